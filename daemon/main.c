@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Arguments, order of start, exit status; nothing else. */
+#include <stdio.h>
+
+#include "conf.h"
+#include "log.h"
+#include "options.h"
+#include "supervisor.h"
+
+enum { EXIT_CLEAN = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static int with_conf(const struct options *options)
+{
+	struct conf_error error;
+	struct conf *conf = options_conf(options, &error);
+	int status = EXIT_CLEAN;
+
+	if (!conf) {
+		fprintf(stderr, "%s\n", error.text);
+		return EXIT_FAILED;
+	}
+	if (options->action == OPTIONS_DUMP) {
+		conf_dump(conf, stdout);
+	} else if (options->action == OPTIONS_RUN) {
+		log_set_level(conf->log_level);
+		status = supervisor_run(conf);
+	}
+	conf_free(conf);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+
+	log_init();
+	if (options_parse(argc, argv, &options))
+		return EXIT_USAGE;
+	switch (options.action) {
+	case OPTIONS_VERSION:
+		options_print_version(stdout);
+		return EXIT_CLEAN;
+	case OPTIONS_HELP:
+		options_print_help(stdout);
+		return EXIT_CLEAN;
+	case OPTIONS_PROBE:
+		fprintf(stderr, "not yet\n");
+		return EXIT_FAILED;
+	case OPTIONS_RUN:
+	case OPTIONS_CHECK:
+	case OPTIONS_DUMP:
+		break;
+	}
+	return with_conf(&options);
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The privileged process: binds, probes, loads BPF, keeps one worker running. Reads nothing from the network. */
+#ifndef SHUNT_SUPERVISOR_H
+#define SHUNT_SUPERVISOR_H
+
+#include "conf.h"
+
+/* Runs until it is told to stop. Returns the exit status. */
+int supervisor_run(const struct conf *conf);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Collects what the HTTP side shows: asks every thread to bring its counters up to date first. */
+#ifndef SHUNT_VIEW_H
+#define SHUNT_VIEW_H
+
+#include "thread.h"
+
+struct view {
+	const struct conf *conf;
+	struct stats *stats;
+	struct bpf_obj *bpf;
+	struct thread_shared *shared;
+};
+
+/* On the HTTP thread. 0 with a malloc()ed text, or negative errno. Waits at most a second for a thread. */
+int view_render(struct view *view, bool openmetrics, char **ret_body, size_t *ret_len);
+
+#endif
