@@ -58,7 +58,7 @@ BPF_CFLAGS := -target bpf -O2 -g -Wall -Wextra -Werror $(BPF_ARCH_INCLUDE) $(if 
 
 # --- programs --------------------------------------------------------------------------------------------
 
-DAEMON_SRCS := $(filter-out daemon/probe% daemon/rawseg%,$(wildcard daemon/*.c))
+DAEMON_SRCS := $(wildcard daemon/*.c)
 DAEMON_OBJS := $(DAEMON_SRCS:%.c=$(OBJ)/%.o)
 CTL_SRCS := $(wildcard ctl/*.c)
 CTL_OBJS := $(CTL_SRCS:%.c=$(OBJ)/%.o)
@@ -95,10 +95,36 @@ $(OBJ)/daemon/bpf_obj.o: $(BUILD)/gen/splice.skel.h
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
+# --- tests -----------------------------------------------------------------------------------------------
+
+include tests/tests.mk
+
+# --- packages and installation ---------------------------------------------------------------------------
+
+deps: ## install the Debian packages that building and testing need
+	@$(MAKE) --no-print-directory deps-build deps-test
+
+deps-build: ## install what building needs
+	$(call install_packages,$(PACKAGES_BUILD))
+
+deps-test: ## install what the tests and the demo need
+	$(call install_packages,$(PACKAGES_BUILD) $(PACKAGES_TEST))
+
+install: all ## install below DESTDIR and PREFIX
+	install -D -m 755 $(BUILD)/shuntd $(DESTDIR)$(SBINDIR)/shuntd
+	$(if $(CTL_SRCS),install -D -m 755 $(BUILD)/shuntctl $(DESTDIR)$(BINDIR)/shuntctl)
+	install -D -m 644 conf/shunt.conf $(DESTDIR)$(SYSCONFDIR)/shunt/shunt.conf
+	for page in man/*.[158]; do \
+		install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
+
+uninstall: ## remove what install wrote, except the configuration
+	rm -f $(DESTDIR)$(SBINDIR)/shuntd $(DESTDIR)$(BINDIR)/shuntctl
+	for page in man/*.[158]; do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
+
 clean: ## remove everything that was built
 	rm -rf build
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile tests/tests.mk | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 
-.PHONY: all clean help
+.PHONY: all clean help deps deps-build deps-test install uninstall

@@ -16,7 +16,8 @@ static bool is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-/* Digits only, up to the end of the text; a leading zero is refused, since some read it as octal. */
+/* Digits only, up to the end of the text; a leading zero is refused, since some read it as octal.
+ */
 static bool parse_decimal(const char *text, uint32_t max, uint32_t *ret)
 {
 	uint64_t value = 0;
@@ -47,8 +48,8 @@ static const char *parse_port(const char *text, in_port_t *ret)
 	return NULL;
 }
 
-/* A blank would end the word on a server line, and " ;" starts a comment: such a path could be neither
- * written in a configuration file nor dumped to one. */
+/* A blank would end the word on a server line, and " ;" starts a comment: such a path could be
+ * neither written in a configuration file nor dumped to one. */
 static const char *parse_unix(const char *name, struct addr *ret)
 {
 	size_t len = strlen(name);
@@ -175,7 +176,8 @@ int addr_parse(const char *text, struct addr *ret, const char **ret_error)
 	struct addr addr;
 	const char *error;
 
-	memset(&addr, 0, sizeof(addr)); /* also the padding: some callers compare or hash the bytes */
+	memset(&addr, 0,
+		sizeof(addr)); /* also the padding: some callers compare or hash the bytes */
 	if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
 		error = parse_unix(text + strlen(UNIX_PREFIX), &addr);
 	else if (text[0] == '*')
@@ -192,7 +194,8 @@ int addr_parse(const char *text, struct addr *ret, const char **ret_error)
 	return 0;
 }
 
-/* The bytes of a UNIX name: with its leading NUL where abstract, without the trailing one where a path. */
+/* The bytes of a UNIX name: with its leading NUL where abstract, without the trailing one where a
+ * path. */
 static size_t unix_name_len(const struct addr *addr)
 {
 	size_t len = addr->len > SUN_PATH_OFFSET ? addr->len - SUN_PATH_OFFSET : 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns struct conf: building it, the checks across keys, freeing it. Must not know the file format but to write it. */
+/* Owns struct conf: building it, the checks across keys, freeing it. Must not know the file format
+ * but to write it. */
 #include "conf.h"
 
 #include <errno.h>
@@ -61,6 +62,23 @@ struct conf_backend *conf_backend_add(struct conf *conf, const char *name, unsig
 	return conf_key_set_defaults(CONF_BACKEND, backend) < 0 ? NULL : backend;
 }
 
+int conf_addrs_add(struct conf_addrs *addrs, const struct addr *addr, unsigned int line)
+{
+	unsigned int *lines = reallocarray(addrs->lines, addrs->n + 1, sizeof(*lines));
+	struct addr *v;
+
+	if (!lines)
+		return -ENOMEM;
+	addrs->lines = lines;
+	v = reallocarray(addrs->v, addrs->n + 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	addrs->v = v;
+	lines[addrs->n] = line;
+	v[addrs->n++] = *addr;
+	return 0;
+}
+
 int conf_add_pair(struct conf *conf, const char *listen, const char *to, struct conf_error *error)
 {
 	const struct conf_key *bind_key = conf_key_find(CONF_LISTENER, "bind");
@@ -98,8 +116,8 @@ int conf_add_pair(struct conf *conf, const char *listen, const char *to, struct 
 }
 
 /* Cross-checks of the file-less form have no place to point at. */
-static int finish_error(const struct conf *conf, unsigned int line, struct conf_error *error,
-	const char *text)
+static int finish_error(
+	const struct conf *conf, unsigned int line, struct conf_error *error, const char *text)
 {
 	if (conf->source)
 		conf_error_set(error, "%.200s:%u: %.300s", conf->source, MAX(line, 1u), text);
@@ -108,7 +126,8 @@ static int finish_error(const struct conf *conf, unsigned int line, struct conf_
 	return -EINVAL;
 }
 
-/* With SO_REUSEPORT the kernel would let both sockets live, and share connections out between them. */
+/* With SO_REUSEPORT the kernel would let both sockets live, and share connections out between them.
+ */
 static bool binds_clash(const struct addr *a, const struct addr *b)
 {
 	const struct addr *any = a->dual_stack ? a : b, *other = any == a ? b : a;

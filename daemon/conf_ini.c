@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Owns the file format: lines, sections, which key may stand where. The only user of libinih.
  *
- * libinih cuts long lines and long section names silently, takes an indented line for a continuation,
- * merges sections, gives the handler no line numbers and goes on after an error. All of that is prevented
- * here by the line reader, which sees each line before libinih does. */
+ * libinih cuts long lines and long section names silently, takes an indented line for a
+ * continuation, merges sections, gives the handler no line numbers and goes on after an error. All
+ * of that is prevented here by the line reader, which sees each line before libinih does. */
 #include <errno.h>
 #include <ini.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@
 #include "conf.h"
 #include "conf_keys.h"
 
-#define FILE_MAX_BYTES (4u << 20)
+#define FILE_MAX_BYTES (1u << 20)
 #define HEADER_MAX 49 /* libinih keeps that many characters of a section name */
 
 struct reader {
@@ -21,15 +21,17 @@ struct reader {
 	struct conf_error *error;
 	const char *name, *pos, *end;
 	unsigned int line;
-	bool failed;	  /* *error is filled; nothing more is read */
-	bool wants_pair;  /* the current line has to reach handle_pair() */
+	bool failed; /* *error is filled; nothing more is read */
+	bool wants_pair; /* the current line has to reach handle_pair() */
 	bool global_seen;
-	/* The open section, in object: the struct that its keys go to. NULL before the first one. */
+	/* The open section, in object: the struct that its keys go to. NULL before the first one.
+	 */
 	void *object;
 	enum conf_section section;
 	unsigned int section_line;
 	char header[HEADER_MAX + 1];
-	unsigned int given[CONF_KEYS_MAX]; /* line where each key of the section was given first; 0: not */
+	unsigned int given[CONF_KEYS_MAX]; /* line where each key of the section was given first; 0:
+					      not */
 };
 
 /* Keeps the first error. */
@@ -116,7 +118,8 @@ static void open_section(struct reader *r, enum conf_section section, const char
 /* "global", "listener NAME" or "backend NAME". */
 static void parse_header(struct reader *r)
 {
-	static const char *const kinds[] = {[CONF_LISTENER] = "listener", [CONF_BACKEND] = "backend"};
+	static const char *const kinds[] = {
+		[CONF_LISTENER] = "listener", [CONF_BACKEND] = "backend"};
 
 	if (strcmp(r->header, "global") == 0) {
 		open_section(r, CONF_GLOBAL, "");
@@ -149,7 +152,8 @@ static void read_header(struct reader *r, const char *line, size_t len)
 		return;
 	}
 	if (close - line - 1 > HEADER_MAX) {
-		fail(r, r->line, "the section name is too long (at most %d characters)", HEADER_MAX);
+		fail(r, r->line, "the section name is too long (at most %d characters)",
+			HEADER_MAX);
 		return;
 	}
 	for (rest = close + 1; rest < line + len && (*rest == ' ' || *rest == '\t'); rest++)
@@ -208,7 +212,8 @@ static void check_last_line(struct reader *r)
 	r->wants_pair = false;
 }
 
-/* In the manner of fgets(), for ini_parse_stream(). NULL ends it: at the end of the text, or after an error. */
+/* In the manner of fgets(), for ini_parse_stream(). NULL ends it: at the end of the text, or after
+ * an error. */
 static char *read_line(char *buf, int size, void *stream)
 {
 	struct reader *r = stream;
@@ -244,7 +249,8 @@ static void unknown_key(struct reader *r, const char *name, const char *value)
 		if (conf_key_find(i, name))
 			snprintf(hint, sizeof(hint), "; it belongs in %s", sections[i]);
 	}
-	fail(r, r->line, "unknown key '%.64s' in [%s] (value '%.64s')%s", name, r->header, value, hint);
+	fail(r, r->line, "unknown key '%.64s' in [%s] (value '%.64s')%s", name, r->header, value,
+		hint);
 }
 
 /* None, and an address: which of the two is meant? */
@@ -338,7 +344,8 @@ static void read_all(struct reader *r)
 		r->failed = true;
 }
 
-struct conf *conf_read_text(const char *text, size_t len, const char *name, struct conf_error *error)
+struct conf *conf_read_text(
+	const char *text, size_t len, const char *name, struct conf_error *error)
 {
 	struct reader r = {
 		.conf = conf_new(),
@@ -352,7 +359,8 @@ struct conf *conf_read_text(const char *text, size_t len, const char *name, stru
 		conf_error_set(error, "%.200s: out of memory", name);
 		return NULL;
 	}
-	/* Editors of other systems start files with a byte order mark; it would read as an unknown key. */
+	/* Editors of other systems start files with a byte order mark; it would read as an unknown
+	 * key. */
 	if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
 		r.pos += 3;
 	read_all(&r);

@@ -9,7 +9,7 @@
 
 #define FIELD(type, member) offsetof(struct type, member), sizeof(((struct type *)0)->member)
 #define NO_FIELD 0, 0
-#define KEY(section, name, type, field, words, def, min, max, flags, help)                         \
+#define KEY(section, name, type, field, words, def, min, max, flags, help) \
 	{CONF_##section, #name, CONF_TYPE_##type, field, words, def, min, max, flags, help},
 const struct conf_key conf_keys[] = {
 #include "conf_keys.def"
@@ -87,7 +87,8 @@ static void format_scaled(const struct conf_key *key, uint64_t value, char *text
 		snprintf(text, size, "%s", key->words);
 		return;
 	}
-	while (unit->type != key->type || (unit->factor > 1 && (value == 0 || value % unit->factor)))
+	while (unit->type != key->type ||
+		(unit->factor > 1 && (value == 0 || value % unit->factor)))
 		unit++;
 	snprintf(text, size, "%" PRIu64 "%s", value / unit->factor, value ? unit->suffix : "");
 }
@@ -111,7 +112,8 @@ static uint64_t load(const struct conf_key *key, const void *object)
 	return *(const uint64_t *)field;
 }
 
-static int set_scaled(const struct conf_key *key, void *object, const char *text, struct conf_error *why)
+static int set_scaled(
+	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
 	static const char *const forms[] = {
 		[CONF_TYPE_NUMBER] = "a number",
@@ -134,7 +136,8 @@ static int set_scaled(const struct conf_key *key, void *object, const char *text
 	return -EINVAL;
 }
 
-/* The i-th of the '|' separated words without its '!', as pointer and length. NULL: there is none. */
+/* The i-th of the '|' separated words without its '!', as pointer and length. NULL: there is none.
+ */
 static const char *word_at(const char *words, unsigned int i, size_t *ret_len, bool *ret_not_yet)
 {
 	while (i--) {
@@ -160,14 +163,15 @@ static unsigned int served_words(const char *words, char *text, size_t size)
 	for (unsigned int i = 0; (word = word_at(words, i, &len, &not_yet)); i++) {
 		if (not_yet || used >= size)
 			continue;
-		used += (size_t)snprintf(text + used, size - used, "%s'%.*s'", served ? ", " : "",
-			(int)len, word);
+		used += (size_t)snprintf(
+			text + used, size - used, "%s'%.*s'", served ? ", " : "", (int)len, word);
 		served++;
 	}
 	return served;
 }
 
-static int set_enum(const struct conf_key *key, void *object, const char *text, struct conf_error *why)
+static int set_enum(
+	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
 	const char *word;
 	char served[128];
@@ -190,7 +194,8 @@ static int set_enum(const struct conf_key *key, void *object, const char *text, 
 	return -EINVAL;
 }
 
-static int set_text(const struct conf_key *key, void *object, const char *text, struct conf_error *why)
+static int set_text(
+	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
 	char **field = (char **)(void *)((char *)object + key->offset), *copy = NULL;
 
@@ -207,43 +212,31 @@ static int set_text(const struct conf_key *key, void *object, const char *text, 
 	return 0;
 }
 
-static int set_user(const struct conf_key *key, void *object, const char *text, struct conf_error *why)
+static int set_user(
+	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
-	static const char chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+	static const char chars[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
 	size_t len = strlen(text);
 
 	if (len < 1 || len > 32 || text[0] == '-' || text[strspn(text, chars)]) {
-		conf_error_set(why, "'%.64s' is not an account name; allowed: 1 to 32 of "
-				    "letters, digits, '_', '.', '-'", text);
+		conf_error_set(why,
+			"'%.64s' is not an account name; allowed: 1 to 32 of "
+			"letters, digits, '_', '.', '-'",
+			text);
 		return -EINVAL;
 	}
 	return set_text(key, object, text, why);
 }
 
-static int set_name(const struct conf_key *key, void *object, const char *text, struct conf_error *why)
+static int set_name(
+	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
 	if (!conf_name_is_valid(text)) {
 		conf_error_set(why, "'%.64s' is not a name; allowed: text without spaces", text);
 		return -EINVAL;
 	}
 	return set_text(key, object, text, why);
-}
-
-static int addrs_add(struct conf_addrs *addrs, const struct addr *addr, unsigned int line)
-{
-	unsigned int *lines = reallocarray(addrs->lines, addrs->n + 1, sizeof(*lines));
-	struct addr *v;
-
-	if (!lines)
-		return -ENOMEM;
-	addrs->lines = lines;
-	v = reallocarray(addrs->v, addrs->n + 1, sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	addrs->v = v;
-	lines[addrs->n] = line;
-	v[addrs->n++] = *addr;
-	return 0;
 }
 
 static int set_addr(const struct conf_key *key, void *object, const char *text, unsigned int line,
@@ -259,13 +252,14 @@ static int set_addr(const struct conf_key *key, void *object, const char *text, 
 			return -EINVAL;
 		}
 		if (key->flags & CONF_UNIX_ONLY && !addr_is_unix(&addr)) {
-			conf_error_set(why, "'%.112s': only a UNIX socket (unix:/path) will do", text);
+			conf_error_set(
+				why, "'%.112s': only a UNIX socket (unix:/path) will do", text);
 			return -EINVAL;
 		}
 	}
 	if (key->type == CONF_TYPE_ADDR) {
 		*(struct addr *)field = addr;
-	} else if (addr.len && addrs_add(field, &addr, line) < 0) {
+	} else if (addr.len && conf_addrs_add(field, &addr, line) < 0) {
 		conf_error_set(why, "out of memory");
 		return -ENOMEM;
 	}
@@ -318,7 +312,8 @@ int conf_key_set_defaults(enum conf_section section, void *object)
 	for (unsigned int i = 0; i < conf_key_count; i++) {
 		const struct conf_key *key = &conf_keys[i];
 
-		if (key->section != section || !key->def || !key->size || key->flags & CONF_FILE_ONLY)
+		if (key->section != section || !key->def || !key->size ||
+			key->flags & CONF_FILE_ONLY)
 			continue;
 		err = conf_key_set(key, object, key->def, 0, &why);
 		if (err)

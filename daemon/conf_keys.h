@@ -22,7 +22,7 @@ enum conf_type {
 
 enum {
 	CONF_REPEATABLE = 1,
-	CONF_NOT_YET = 2,   /* takes its default and nothing else */
+	CONF_NOT_YET = 2, /* takes its default and nothing else */
 	CONF_REQUIRED = 4,
 	CONF_FILE_ONLY = 8, /* the file-less form has "off" instead of the default */
 	CONF_UNIX_ONLY = 16,
@@ -33,8 +33,8 @@ struct conf_key {
 	const char *name;
 	enum conf_type type;
 	size_t offset, size; /* of the field; size 0: checked, not stored */
-	const char *words;   /* see conf_keys.def */
-	const char *def;     /* NULL: none */
+	const char *words; /* see conf_keys.def */
+	const char *def; /* NULL: none */
 	uint64_t min, max;
 	unsigned int flags;
 	const char *help;
@@ -47,8 +47,9 @@ extern const unsigned int conf_key_count;
 /* NULL: no such key in that section. */
 const struct conf_key *conf_key_find(enum conf_section section, const char *name);
 
-/* Sets the key's field in object, the struct of its section, or adds to it. -EINVAL or -ENOMEM with the
- * reason in *why: without file, line, key or section. line is 0 where the value is not from a file. */
+/* Sets the key's field in object, the struct of its section, or adds to it. -EINVAL or -ENOMEM with
+ * the reason in *why: without file, line, key or section. line is 0 where the value is not from a
+ * file. */
 MUST_CHECK int conf_key_set(const struct conf_key *key, void *object, const char *value,
 	unsigned int line, struct conf_error *why);
 /* Sets every default of the section but the CONF_FILE_ONLY ones. -ENOMEM. */
@@ -57,8 +58,8 @@ MUST_CHECK int conf_key_set_defaults(enum conf_section section, void *object);
 void conf_key_dump(enum conf_section section, const void *object, FILE *out);
 
 /* For conf_key_set() of the key "server": "ADDRESS [name=NAME] [weight=N]". Same errors. */
-MUST_CHECK int conf_server_add(struct conf_backend *backend, const char *text, unsigned int line,
-	struct conf_error *why);
+MUST_CHECK int conf_server_add(
+	struct conf_backend *backend, const char *text, unsigned int line, struct conf_error *why);
 /* One line per server. */
 void conf_server_dump(const struct conf_backend *backend, FILE *out);
 
@@ -70,6 +71,9 @@ MUST_CHECK int conf_digits(const char *text, uint64_t *ret, const char **ret_res
 /* Building blocks for the readers. NULL: out of memory. */
 struct conf_listener *conf_listener_add(struct conf *conf, const char *name, unsigned int line);
 struct conf_backend *conf_backend_add(struct conf *conf, const char *name, unsigned int line);
+
+/* -ENOMEM. */
+MUST_CHECK int conf_addrs_add(struct conf_addrs *addrs, const struct addr *addr, unsigned int line);
 
 void conf_error_set(struct conf_error *error, const char *fmt, ...) PRINTF(2, 3);
 

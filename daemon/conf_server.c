@@ -28,17 +28,22 @@ int conf_digits(const char *text, uint64_t *ret, const char **ret_rest)
 	return 0;
 }
 
-/* The length of the UTF-8 sequence that starts here; 0: it is not valid. Over-long forms and surrogates
- * are refused as JSON and Prometheus do. */
+/* The length of the UTF-8 sequence that starts here; 0: it is not valid. Over-long forms and
+ * surrogates are refused as JSON and Prometheus do. */
 static size_t utf8_len(const unsigned char *p)
 {
 	static const struct {
 		unsigned char first_min, first_max, second_min, second_max;
 		size_t len;
 	} forms[] = {
-		{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-		{0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+		{0xc2, 0xdf, 0x80, 0xbf, 2},
+		{0xe0, 0xe0, 0xa0, 0xbf, 3},
+		{0xe1, 0xec, 0x80, 0xbf, 3},
+		{0xed, 0xed, 0x80, 0x9f, 3},
+		{0xee, 0xef, 0x80, 0xbf, 3},
+		{0xf0, 0xf0, 0x90, 0xbf, 4},
+		{0xf1, 0xf3, 0x80, 0xbf, 4},
+		{0xf4, 0xf4, 0x80, 0x8f, 4},
 	};
 
 	if (*p > ' ' && *p < 0x7f)
@@ -117,17 +122,19 @@ static int set_weight(struct conf_server *server, const char *value, struct conf
 }
 
 /* *given holds one bit per option of this line. */
-static int set_option(struct conf_server *server, char *word, unsigned int *given,
-	struct conf_error *why)
+static int set_option(
+	struct conf_server *server, char *word, unsigned int *given, struct conf_error *why)
 {
 	static const char *const names[] = {"name=", "weight=", "max_sessions=", "backup"};
 	unsigned int option = 0;
 	const char *value;
 
-	while (option < ARRAY_LEN(names) && strncmp(word, names[option], strlen(names[option])) != 0)
+	while (option < ARRAY_LEN(names) &&
+		strncmp(word, names[option], strlen(names[option])) != 0)
 		option++;
 	if (option == ARRAY_LEN(names) || (option == 3 && word[strlen(names[3])]))
-		return refuse(why, word, "not a server option; allowed: name=NAME, weight=0 to 256");
+		return refuse(
+			why, word, "not a server option; allowed: name=NAME, weight=0 to 256");
 	if (*given & 1u << option)
 		return refuse(why, word, "this server option is given twice");
 	*given |= 1u << option;
@@ -138,8 +145,9 @@ static int set_option(struct conf_server *server, char *word, unsigned int *give
 		return set_weight(server, value, why);
 	if (option == 2 && strcmp(value, "off") == 0)
 		return 0;
-	return refuse(why, word, option == 2 ? "not supported yet (only 'max_sessions=off' is)" :
-					       "not supported yet");
+	return refuse(why, word,
+		option == 2 ? "not supported yet (only 'max_sessions=off' is)"
+			    : "not supported yet");
 }
 
 static int parse_words(struct conf_server *server, char *text, struct conf_error *why)
@@ -169,14 +177,15 @@ static int set_default_name(struct conf_server *server, struct conf_error *why)
 	return -ENOMEM;
 }
 
-static int append(struct conf_backend *backend, const struct conf_server *server,
-	struct conf_error *why)
+static int append(
+	struct conf_backend *backend, const struct conf_server *server, struct conf_error *why)
 {
 	struct conf_server *v;
 
 	for (unsigned int i = 0; i < backend->nservers; i++) {
 		if (strcmp(backend->servers[i].name, server->name) == 0)
-			return refuse(why, server->name, "another server of this backend has this name");
+			return refuse(
+				why, server->name, "another server of this backend has this name");
 	}
 	v = reallocarray(backend->servers, backend->nservers + 1, sizeof(*v));
 	if (!v) {
@@ -188,8 +197,8 @@ static int append(struct conf_backend *backend, const struct conf_server *server
 	return 0;
 }
 
-int conf_server_add(struct conf_backend *backend, const char *text, unsigned int line,
-	struct conf_error *why)
+int conf_server_add(
+	struct conf_backend *backend, const char *text, unsigned int line, struct conf_error *why)
 {
 	struct conf_server server = {.weight = WEIGHT_DEFAULT, .line = line};
 	char *copy = strdup(text);

@@ -63,25 +63,17 @@ static void notify_connection(void *arg, struct MHD_Connection *connection, void
 	}
 }
 
-static void notify_completed(void *arg, struct MHD_Connection *connection, void **request,
-	enum MHD_RequestTerminationCode code)
-{
-	struct http_client *client = *request;
-	struct http *http = arg;
-
-	(void)connection;
-	(void)code;
-	if (client && client->step == HTTP_STEP_BUSY)
-		http_clients_enter(&http->clients, client, HTTP_STEP_IDLE);
-}
-
 static struct http_client *client_of(struct MHD_Connection *connection)
 {
 	return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)
 		->socket_context;
 }
 
-/* Takes a malloc()ed body. */
+/*
+ * Takes a malloc()ed body. One request per connection: scrapes are too far apart to gain from more,
+ * and libmicrohttpd would keep a connection whose FIN came together with the request
+ * (edge-triggered epoll).
+ */
 static enum MHD_Result reply(struct MHD_Connection *connection, unsigned int status,
 	const char *content_type, char *body, size_t len)
 {
@@ -95,6 +87,7 @@ static enum MHD_Result reply(struct MHD_Connection *connection, unsigned int sta
 	}
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
 	result = MHD_queue_response(connection, status, response);
@@ -263,7 +256,6 @@ static int start_mhd(struct http *http)
 	http->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
 		handle_request, http,
 		MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http,
-		MHD_OPTION_NOTIFY_COMPLETED, notify_completed, http,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned int)HTTP_CLIENTS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
 		MHD_OPTION_END);

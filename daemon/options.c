@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns the command line. Must not act on it: it opens, prints and starts nothing but usage errors. */
+/* Owns the command line. Must not act on it: it opens, prints and starts nothing but usage errors.
+ */
 #include "options.h"
 
 #include <errno.h>
@@ -197,8 +198,8 @@ int options_parse(int argc, char **argv, struct options *ret)
 	opterr = 0;
 	optind = 0; /* not 1: glibc then forgets what an earlier call left */
 	while (!err && (opt = getopt_long(argc, argv, "+:c:tVh", long_options, &index)) != -1)
-		err = opt == '?' || opt == ':' ? option_error(opt, argv) :
-						 handle_option(&parse, opt, index);
+		err = opt == '?' || opt == ':' ? option_error(opt, argv)
+					       : handle_option(&parse, opt, index);
 	if (err == 0 && optind < argc)
 		err = usage_error("unexpected argument '%s'", argv[optind]);
 	if (err == 0)
@@ -215,8 +216,8 @@ int options_parse(int argc, char **argv, struct options *ret)
 	return 0;
 }
 
-static int apply_global(struct conf *conf, const struct options_global *global,
-	struct conf_error *error)
+static int apply_global(
+	struct conf *conf, const struct options_global *global, struct conf_error *error)
 {
 	const struct conf_key *key = conf_key_find(CONF_GLOBAL, global->key);
 	struct conf_error why;

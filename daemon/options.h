@@ -29,7 +29,7 @@ struct options_global {
 /* Every text points into argv. */
 struct options {
 	enum options_action action;
-	bool json;	    /* with OPTIONS_PROBE */
+	bool json; /* with OPTIONS_PROBE */
 	const char *config; /* the file; NULL: the file-less form, npairs > 0 */
 	const char *listen[OPTIONS_PAIRS_MAX], *to[OPTIONS_PAIRS_MAX];
 	unsigned int npairs;
@@ -37,14 +37,15 @@ struct options {
 	unsigned int nglobals;
 };
 
-/* 0, or -EINVAL after one message and a hint on stderr: exit with 2. Values are checked, also across
- * options; the configuration file is not opened. */
+/* 0, or -EINVAL after one message and a hint on stderr: exit with 2. Values are checked, also
+ * across options; the configuration file is not opened. */
 MUST_CHECK int options_parse(int argc, char **argv, struct options *ret);
 /* For OPTIONS_VERSION and OPTIONS_HELP: what to print, on stdout, before exiting with 0. */
 void options_print_version(FILE *out);
 void options_print_help(FILE *out);
 
-/* Reads the file, or builds the file-less form. NULL with *error filled; the caller frees with conf_free(). */
+/* Reads the file, or builds the file-less form. NULL with *error filled; the caller frees with
+ * conf_free(). */
 struct conf *options_conf(const struct options *options, struct conf_error *error);
 
 #endif

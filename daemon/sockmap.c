@@ -167,7 +167,7 @@ static int insert_sources(struct bpf_obj *obj, struct sockmap_pair *pair)
 		else
 			pair->spliced |= bit(end);
 	}
-	return pair->spliced ? 0 : err;
+	return err;
 }
 
 int sockmap_insert(struct bpf_obj *obj, struct sockmap_pair *pair, uint32_t limit,
@@ -177,8 +177,9 @@ int sockmap_insert(struct bpf_obj *obj, struct sockmap_pair *pair, uint32_t limi
 
 	err = err ?: insert_targets(obj, pair);
 	err = err ?: insert_sources(obj, pair);
-	if (err) {
+	if (err)
 		*ret_reason = reason_of(err);
+	if (!pair->spliced) {
 		sockmap_remove(obj, pair);
 		return err;
 	}

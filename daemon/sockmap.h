@@ -30,7 +30,7 @@ struct sockmap_pair {
 /*
  * Inserts both sockets (fds and connected are set, everything read so far was written) and kicks them.
  * 0: at least one direction is in the kernel, see `spliced`; the other one must be relayed.
- * Negative errno: neither is, nothing is left behind; *ret_reason says what to count.
+ * Negative errno: neither is, nothing is left behind. Unless both are, *ret_reason says what to count.
  */
 MUST_CHECK int sockmap_insert(struct bpf_obj *obj, struct sockmap_pair *pair, uint32_t limit,
 	enum fallback_reason *ret_reason);

@@ -49,7 +49,8 @@ struct stats_server {
 };
 
 struct stats_thread {
-	stats_counter fallbacks[FALLBACK_REASON_COUNT];
+	/* Each block on cache lines of its own: two threads must not write to one line. */
+	_Alignas(64) stats_counter fallbacks[FALLBACK_REASON_COUNT];
 	stats_counter directions_active[PATH_COUNT]; /* a gauge: reset when a worker starts */
 	stats_counter overflow_active;		     /* a gauge as well */
 	stats_counter accept_pauses;

@@ -1,0 +1,95 @@
+# Tests. `make check` is the lean suite that CI runs; `make check-all` adds sanitizers and the long cases.
+
+PYTEST ?= /usr/bin/python3 -m pytest
+T := $(BUILD)/tests
+
+# Each unit test names exactly the objects it links: a module that reaches upwards stops linking.
+CONF_OBJS := addr conf conf_keys conf_server conf_ini
+UNIT_session_fsm := session_fsm
+UNIT_account :=
+UNIT_flow_table := flow_table
+UNIT_backend := backend
+UNIT_relay := relay
+UNIT_addr := addr
+UNIT_conf := $(CONF_OBJS)
+UNIT_conf_keys := $(CONF_OBJS)
+UNIT_options := $(CONF_OBJS) options
+UNIT_stats := stats
+UNIT_metrics := stats metrics metrics_text reasons
+UNIT_metrics_format := stats metrics metrics_text reasons
+UNIT_http := http http_accept http_clients http_listen log
+UNIT_http_load := http http_accept http_clients http_listen log
+
+UNITS := session_fsm account flow_table backend relay addr conf conf_keys options stats metrics \
+	metrics_format http http_load
+UNIT_PROGRAMS := $(UNITS:%=$(T)/test_%)
+
+define unit_rule
+$(T)/test_$(1): $(OBJ)/tests/unit/test_$(1).o $(UNIT_$(1):%=$(OBJ)/daemon/%.o)
+	$(say) LINK $$@
+	$(Q)mkdir -p $$(@D)
+	$(Q)$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$^ $(LIBS_LDLIBS) -lcmocka
+endef
+$(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
+
+$(OBJ)/tests/%.o: CPPFLAGS += -Idaemon -Itests/unit
+
+unit: $(UNIT_PROGRAMS) ## run the unit tests
+	@for t in $(UNIT_PROGRAMS); do $$t || exit 1; done
+
+# --- fuzzing: the seeds are replayed in `make check` ---------------------------------------------------------
+
+FUZZ_addr := daemon/addr.c
+FUZZ_conf := $(CONF_OBJS:%=daemon/%.c)
+FUZZERS := addr conf
+FUZZ_SECONDS ?= 600
+FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+
+.SECONDEXPANSION:
+$(T)/fuzz_%: tests/fuzz/fuzz_%.c $$(FUZZ_$$*) Makefile
+	$(say) FUZZ $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) -Idaemon $(FUZZ_FLAGS) -o $@ $(filter %.c,$^) -linih
+
+FUZZ_PROGRAMS := $(FUZZERS:%=$(T)/fuzz_%)
+
+fuzz-seeds: $(FUZZ_PROGRAMS) ## replay the fuzzing seeds
+	@for f in $(FUZZERS); do $(T)/fuzz_$$f -runs=0 tests/fuzz/fuzz_$$f.in 2>&1 | tail -n 1 || exit 1; done
+
+fuzz: $(FUZZ_PROGRAMS) ## fuzz each target for FUZZ_SECONDS
+	@for f in $(FUZZERS); do mkdir -p build/corpus/$$f; echo "fuzz_$$f: $(FUZZ_SECONDS) s"; \
+		$(T)/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/corpus/$$f- \
+		-print_final_stats=1 build/corpus/$$f tests/fuzz/fuzz_$$f.in 2>build/corpus/$$f.log \
+		|| { tail -n 40 build/corpus/$$f.log; exit 1; }; tail -n 8 build/corpus/$$f.log; done
+
+# --- lint ------------------------------------------------------------------------------------------------
+
+lint: ## check style, includes, keys, manual pages and scripts
+	@tests/lint/keys
+	@tests/lint/includes
+	@mandoc -Tlint -Wwarning man/*.[158]
+	@clang-format --dry-run -Werror $(C_FILES)
+	@pyflakes3 tests
+	@shellcheck $$(grep -lE '^#!.*\b(ba)?sh\b' -r .ci tests --include=* 2>/dev/null)
+
+C_FILES = $(wildcard bpf/*.[ch] daemon/*.[ch] ctl/*.[ch] tests/*/*.[ch])
+
+# --- suites ----------------------------------------------------------------------------------------------
+
+check: ## the lean suite: units, seeds, lint, traffic (installs what it needs)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory check-run WERROR=1
+
+check-run: all unit fuzz-seeds lint
+	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini tests/net
+
+check-sanitizers: ## the traffic tests with ASan+UBSan and with TSan
+	@$(MAKE) --no-print-directory deps
+	@for v in asan tsan; do $(MAKE) --no-print-directory VARIANT=$$v all unit && \
+		SHUNTD=$(CURDIR)/build/$$v/shuntd $(PYTEST) -q -c tests/pytest.ini \
+		-m "not long and not resources" tests/net || exit 1; done
+
+check-all: check check-sanitizers ## everything, with the long cases
+	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini -m long tests/net
+
+.PHONY: unit fuzz-seeds fuzz lint check check-run check-sanitizers check-all

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What each key takes and refuses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <inttypes.h>
+
+#include "conf_check.h"
+
+static void unknown_key_names_key_section_and_value(void **state)
+{
+	(void)state;
+	refuses_key(CONF_GLOBAL, "thread = 4", "unknown key 'thread' in [global] (value '4')");
+	refuses_key(CONF_LISTENER, "Path = auto", "unknown key 'Path' in [listener web]");
+	refuses_key(CONF_LISTENER, "threads = 4", "it belongs in [global]");
+	refuses_key(CONF_BACKEND, "bind = *:1", "it belongs in [listener NAME]");
+	refuses_key(CONF_BACKEND, "pat = auto", "unknown key");
+}
+
+static void duplicate_key_names_the_first_line(void **state)
+{
+	(void)state;
+	refuses("[global]\nthreads = 1\nthreads = 1\n" MINIMAL, 3,
+		"key 'threads' in [global]: given twice (value '1', first on line 2)");
+	refuses_key(CONF_LISTENER, "backend = app", "first on line 3");
+	accepts(MINIMAL "check = off\n[backend b]\ncheck = off\nserver = 1.2.3.4:5\n");
+}
+
+static void required_keys_are_missed_at_their_section(void **state)
+{
+	(void)state;
+	refuses("\n[listener web]\nbackend = app\n" BACKEND, 2,
+		"key 'bind' in [listener web]: missing");
+	refuses("[listener web]\nbind = *:1\n" BACKEND, 1,
+		"key 'backend' in [listener web]: missing");
+	refuses(MINIMAL "\n[backend b]\n", 7, "key 'server' in [backend b]: missing");
+}
+
+static void unknown_backend_is_refused_at_its_key(void **state)
+{
+	(void)state;
+	refuses("[listener web]\nbind = *:1\nbackend = nope\n" BACKEND, 3,
+		"key 'backend' in [listener web]: 'nope': there is no such backend");
+	refuses("[listener web]\nbind = *:1\nbackend =\n" BACKEND, 3,
+		"key 'backend' in [listener web]");
+	refuses("[listener web]\nbind = *:1\nbackend = app app\n" BACKEND, 3, "without spaces");
+	accepts(BACKEND LISTENER);
+}
+
+/* The edges of every range, from the table itself: they were never tried by hand. */
+static void every_range_takes_its_edges_and_nothing_beyond(void **state)
+{
+	unsigned int ranges = 0;
+
+	(void)state;
+	for (unsigned int i = 0; i < conf_key_count; i++) {
+		const struct conf_key *key = &conf_keys[i];
+		const char *unit = key->type == CONF_TYPE_TIME ? "ms" : "";
+		char text[128];
+
+		if (key->type > CONF_TYPE_TIME || key->flags & CONF_NOT_YET)
+			continue;
+		ranges++;
+		snprintf(text, sizeof(text), "%s = %" PRIu64 "%s", key->name, key->min, unit);
+		accepts_key(key->section, text);
+		snprintf(text, sizeof(text), "%s = %" PRIu64 "%s", key->name, key->max, unit);
+		accepts_key(key->section, text);
+		snprintf(text, sizeof(text), "%s = %" PRIu64 "%s", key->name, key->max + 1, unit);
+		refuses_key(key->section, text, "is out of range; allowed: ");
+		if (key->min == 0 || (key->min == 1 && key->words && !strcmp(key->words, "off")))
+			continue; /* what is below is "off", or nothing */
+		snprintf(text, sizeof(text), "%s = %" PRIu64 "%s", key->name, key->min - 1, unit);
+		refuses_key(key->section, text, "is out of range; allowed: ");
+	}
+	assert_int_equal(ranges, 10);
+}
+
+static void range_errors_show_value_and_range(void **state)
+{
+	(void)state;
+	refuses_key(CONF_GLOBAL, "threads = 0", "'0' is out of range; allowed: auto, or 1 to 1024");
+	refuses_key(CONF_GLOBAL, "overflow_limit = 2G", "'2G' is out of range; allowed: 4K to 1G");
+	refuses_key(CONF_GLOBAL, "drain_timeout = 25h", "'25h' is out of range; allowed: 0 to 24h");
+	refuses_key(CONF_LISTENER, "idle_timeout = 8761h", "allowed: off, or 1ms to 8760h");
+	refuses_key(CONF_BACKEND, "keepalive = 1ms", "allowed: off, or 1s to 32767s");
+	refuses_key(CONF_BACKEND, "connect_timeout = 0", "allowed: 1ms to 24h");
+}
+
+static void numbers_are_strict(void **state)
+{
+	static const char *const bad[] = {
+		"", "x", "-1", "+1", "1.5", "1 2", "0x10", "4x", "1e3", "4 threads"};
+	char text[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "threads = %s", bad[i]);
+		refuses_key(CONF_GLOBAL, text, "is not a number");
+	}
+	refuses_key(CONF_GLOBAL, "threads = 4K", "is not a number");
+	refuses_key(CONF_GLOBAL, "threads = off", "is not a number");
+	refuses_key(CONF_GLOBAL, "threads = Auto", "is not a number");
+	/* Modulo 2^32 and 2^64 these would be 1, 1 and 4. */
+	refuses_key(CONF_GLOBAL, "threads = 4294967297", "out of range");
+	refuses_key(CONF_GLOBAL, "threads = 18446744073709551617", "out of range");
+	refuses_key(CONF_GLOBAL, "threads = 18446744073709551620", "out of range");
+}
+
+static void sizes_take_k_m_g(void **state)
+{
+	struct conf *conf = accept_key(CONF_GLOBAL, "overflow_limit = 1G");
+
+	(void)state;
+	assert_int_equal(conf->overflow_limit, 1073741824);
+	conf_free(conf);
+	conf = accept_key(CONF_GLOBAL, "overflow_limit = 4097");
+	assert_int_equal(conf->overflow_limit, 4097);
+	survives_its_dump(conf);
+	refuses_key(CONF_GLOBAL, "overflow_limit = 512KB", "is not a size");
+	refuses_key(CONF_GLOBAL, "overflow_limit = 512 K", "is not a size");
+	refuses_key(CONF_GLOBAL, "overflow_limit = 512k", "is not a size");
+	refuses_key(CONF_GLOBAL, "overflow_limit = K", "is not a size");
+	refuses_key(CONF_GLOBAL, "overflow_limit = 1s", "is not a size");
+	refuses_key(CONF_GLOBAL, "overflow_limit = off", "is not a size");
+	/* 512K modulo 2^64 */
+	refuses_key(CONF_GLOBAL, "overflow_limit = 18014398509482496K", "out of range");
+	refuses_key(CONF_GLOBAL, "overflow_limit = 17179869184G", "out of range");
+}
+
+static void times_need_a_unit_but_for_zero(void **state)
+{
+	struct conf *conf = accept_key(CONF_LISTENER, "idle_timeout = 90m");
+
+	(void)state;
+	assert_int_equal(conf->listeners[0].idle_timeout_ms, 5400000);
+	conf_free(conf);
+	conf = accept_key(CONF_LISTENER, "idle_timeout = 0");
+	assert_int_equal(conf->listeners[0].idle_timeout_ms, 0);
+	survives_its_dump(conf);
+	conf = accept_key(CONF_LISTENER, "idle_timeout = off");
+	assert_int_equal(conf->listeners[0].idle_timeout_ms, 0);
+	conf_free(conf);
+	conf = accept_key(CONF_GLOBAL, "drain_timeout = 0");
+	assert_int_equal(conf->drain_timeout_ms, 0);
+	conf_free(conf);
+	refuses_key(
+		CONF_LISTENER, "idle_timeout = 30", "is not a time (a number with ms, s, m or h)");
+	refuses_key(CONF_LISTENER, "idle_timeout = 30S", "is not a time");
+	refuses_key(CONF_LISTENER, "idle_timeout = 30sec", "is not a time");
+	refuses_key(CONF_LISTENER, "idle_timeout = 30M", "is not a time");
+	refuses_key(CONF_LISTENER, "idle_timeout = 1h30m", "is not a time");
+	refuses_key(CONF_LISTENER, "idle_timeout = ms", "is not a time");
+	refuses_key(CONF_GLOBAL, "drain_timeout = off", "is not a time");
+	refuses_key(CONF_LISTENER, "half_close_timeout = off", "is not a time");
+	refuses_key(CONF_LISTENER, "idle_timeout = 5124095576030431h",
+		"out of range"); /* wraps to 0.4 h */
+}
+
+static void words_are_matched_whole(void **state)
+{
+	(void)state;
+	refuses_key(CONF_GLOBAL, "path = sock", "'sock' is not one of 'auto', 'sockmap', 'relay'");
+	refuses_key(CONF_GLOBAL, "path = sockmaps", "is not one of");
+	refuses_key(CONF_GLOBAL, "path = AUTO", "is not one of");
+	refuses_key(CONF_GLOBAL, "path = auto relay", "is not one of");
+	refuses_key(CONF_GLOBAL, "path = auto|relay", "is not one of");
+	refuses_key(CONF_GLOBAL, "path =", "'' is not one of");
+	refuses_key(CONF_LISTENER, "path = off", "is not one of");
+	refuses_key(CONF_GLOBAL, "parser = strparser", "'auto', 'stream', 'none'");
+	refuses_key(
+		CONF_GLOBAL, "log_level = warn", "'error', 'warning', 'notice', 'info', 'debug'");
+}
+
+static void account_names_are_checked(void **state)
+{
+	(void)state;
+	accepts_key(CONF_GLOBAL, "user = _shunt.x-1");
+	accepts_key(CONF_GLOBAL, "user = 12345678901234567890123456789012");
+	refuses_key(CONF_GLOBAL, "user = 123456789012345678901234567890123", "not an account name");
+	refuses_key(CONF_GLOBAL, "user =", "not an account name");
+	refuses_key(CONF_GLOBAL, "user = -x", "not an account name");
+	refuses_key(CONF_GLOBAL, "user = a b", "not an account name");
+}
+
+/* Every such key, from the table: its default is taken, and nothing else. */
+static void keys_not_supported_yet_take_their_default_only(void **state)
+{
+	unsigned int keys = 0;
+	char text[128], words[128];
+
+	(void)state;
+	for (unsigned int i = 0; i < conf_key_count; i++) {
+		const struct conf_key *key = &conf_keys[i];
+
+		if (!(key->flags & CONF_NOT_YET))
+			continue;
+		keys++;
+		snprintf(text, sizeof(text), "%s = %s", key->name, key->def ? key->def : "");
+		snprintf(words, sizeof(words), "not supported yet (only '%s' is)",
+			key->def ? key->def : "");
+		if (key->def)
+			accepts_key(key->section, text);
+		snprintf(text, sizeof(text), "%s = 17", key->name);
+		refuses_key(key->section, text, key->def ? words : ": not supported yet");
+	}
+	assert_int_equal(keys, 26);
+}
+
+static void words_not_supported_yet_are_told_from_wrong_ones(void **state)
+{
+	(void)state;
+	accepts_key(CONF_BACKEND, "balance = round_robin");
+	refuses_key(CONF_BACKEND, "balance = least_sessions",
+		"'least_sessions': not supported yet (only 'round_robin' is)");
+	refuses_key(CONF_BACKEND, "balance = random_two", "not supported yet");
+	refuses_key(CONF_BACKEND, "balance = source_hash", "not supported yet");
+	refuses_key(CONF_BACKEND, "balance = leastconn", "'leastconn' is not one of 'round_robin'");
+	accepts_key(CONF_BACKEND, "check = tcp");
+	accepts_key(CONF_BACKEND, "check = off");
+	refuses_key(CONF_BACKEND, "check = send_expect PING PONG",
+		"not supported yet (only 'off', 'tcp' are)");
+	refuses_key(CONF_BACKEND, "check = on", "is not one of 'off', 'tcp'");
+	refuses_key(CONF_BACKEND, "check = tcp off", "is not one of");
+}
+
+static void server_lines_are_strict(void **state)
+{
+	(void)state;
+	refuses_key(CONF_BACKEND, "server =", "key 'server' in [backend app]: ''");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1", "port is missing");
+	refuses_key(CONF_BACKEND, "server = *:80", "not '*'");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:0", "port from 1");
+	refuses_key(CONF_BACKEND, "server = [::1]:0", "port from 1");
+	refuses_key(CONF_BACKEND, "server = app.example.org:80", "names are not supported yet");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight", "'weight': not a server option");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weights=1", "not a server option");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 10.0.0.2:80", "not a server option");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=257",
+		"'257': not a weight; allowed: 0 to 256");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=4294967296", "not a weight");
+	refuses_key(
+		CONF_BACKEND, "server = 10.0.0.1:80 weight=18446744073709551616", "not a weight");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=", "not a weight");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=1x", "not a weight");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=-1", "not a weight");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 weight=1 weight=1", "given twice");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=a name=b", "given twice");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=", "not a server name");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=\xff", "not a server name");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backup", "'backup': not supported yet");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backups", "not a server option");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=5", "not supported yet");
+	accepts_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=off");
+}
+
+static void server_names_are_unique_in_their_backend(void **state)
+{
+	(void)state;
+	refuses_key(CONF_BACKEND, "server = 127.0.0.1:81", "'127.0.0.1:81': another server");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=127.0.0.1:81", "another server");
+	accepts_key(CONF_BACKEND, "server = 127.0.0.1:81 name=again");
+	accepts(MINIMAL "[backend b]\nserver = 127.0.0.1:81\n");
+}
+
+static void same_bind_twice_is_refused(void **state)
+{
+	(void)state;
+	refuses_key(CONF_LISTENER, "bind = 127.0.0.1:80", "'127.0.0.1:80' is taken");
+	refuses_key(CONF_LISTENER, "bind = 127.0.0.1:80", "(line 2)");
+	refuses_key(CONF_LISTENER, "bind = [::ffff:127.0.0.1]:80", "is taken");
+	refuses(MINIMAL "[listener b]\nbind = *:1\nbind = 127.0.0.1:80\nbackend = app\n", 8,
+		"key 'bind' in [listener b]: '127.0.0.1:80' is taken: bind = 127.0.0.1:80 in "
+		"[listener web]");
+	refuses("[global]\nstats = 127.0.0.1:80\n" MINIMAL, 4,
+		"stats = 127.0.0.1:80 in [global] (line 2)");
+	refuses("[global]\nstats = unix:/s\nstats = unix:/s\n" MINIMAL, 3,
+		"key 'stats' in [global]");
+	refuses("[global]\ncontrol = unix:/s\nstats = unix:/s\n" MINIMAL, 3, "is taken");
+	refuses(MINIMAL "[global]\nstats = 127.0.0.1:80\n", 7,
+		"(line 2)"); /* the later one is wrong */
+	accepts_key(CONF_LISTENER, "bind = 127.0.0.2:80");
+	accepts_key(CONF_LISTENER, "bind = *:80"); /* the kernel prefers the narrower one */
+}
+
+static void any_addresses_overlap_and_free_ports_do_not(void **state)
+{
+	(void)state;
+	refuses(LISTENER "bind = *:90\nbind = *:90\n" BACKEND, 5, "is taken");
+	refuses(LISTENER "bind = *:90\nbind = 0.0.0.0:90\n" BACKEND, 5, "is taken: bind = *:90");
+	refuses(LISTENER "bind = [::]:90\nbind = *:90\n" BACKEND, 5, "is taken");
+	accepts(LISTENER "bind = [::]:90\nbind = 0.0.0.0:90\n" BACKEND);
+	accepts(LISTENER
+		"bind = *:90\nbind = 0.0.0.0:91\nbind = 127.0.0.1:90\nbind = [::1]:90\n" BACKEND);
+	accepts(LISTENER
+		"bind = *:0\nbind = *:0\nbind = 127.0.0.1:0\nbind = 127.0.0.1:0\n" BACKEND);
+}
+
+static void file_less_form_refuses_bad_ends(void **state)
+{
+	static const struct {
+		const char *listen, *to, *words;
+	} cases[] = {
+		{"1.2.3.4", "1.2.3.4:5", "--listen '1.2.3.4': the port is missing"},
+		{"*:1", "host:5", "--to 'host:5': names are not supported yet"},
+		{"*:1", "*:5", "--to '*:5'"},
+		{"*:1", "1.2.3.4:0", "--to '1.2.3.4:0'"},
+		{"*:1", "1.2.3.4:5 weight=2", "no spaces"},
+		{"*:1", "", "--to ''"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct conf *conf = conf_new();
+		struct conf_error error = {""};
+
+		assert_true(conf_add_pair(conf, cases[i].listen, cases[i].to, &error) < 0);
+		if (!strstr(error.text, cases[i].words))
+			fail_msg("'%s' does not say '%s'", error.text, cases[i].words);
+		conf_free(conf);
+	}
+	conf_free(NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(unknown_key_names_key_section_and_value),
+		cmocka_unit_test(duplicate_key_names_the_first_line),
+		cmocka_unit_test(required_keys_are_missed_at_their_section),
+		cmocka_unit_test(unknown_backend_is_refused_at_its_key),
+		cmocka_unit_test(every_range_takes_its_edges_and_nothing_beyond),
+		cmocka_unit_test(range_errors_show_value_and_range),
+		cmocka_unit_test(numbers_are_strict),
+		cmocka_unit_test(sizes_take_k_m_g),
+		cmocka_unit_test(times_need_a_unit_but_for_zero),
+		cmocka_unit_test(words_are_matched_whole),
+		cmocka_unit_test(account_names_are_checked),
+		cmocka_unit_test(keys_not_supported_yet_take_their_default_only),
+		cmocka_unit_test(words_not_supported_yet_are_told_from_wrong_ones),
+		cmocka_unit_test(server_lines_are_strict),
+		cmocka_unit_test(server_names_are_unique_in_their_backend),
+		cmocka_unit_test(same_bind_twice_is_refused),
+		cmocka_unit_test(any_addresses_overlap_and_free_ports_do_not),
+		cmocka_unit_test(file_less_form_refuses_bad_ends),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
