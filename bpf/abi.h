@@ -39,7 +39,7 @@ enum flow_fault {
  * under the receiving socket's lock: one at a time for a flow.
  */
 struct flow {
-	__u64 cookie;	      /* SO_COOKIE of the receiving socket; 0: free */
+	__u64 cookie;	      /* SO_COOKIE of the receiving socket; 0: free; FLOW_CLAIMED: being filled */
 	struct flow_key peer; /* where its bytes go, in redir_targets */
 	__u32 limit;	      /* bytes that may wait in the kernel for the peer (overflow_limit) */
 	__u32 owner;	      /* the daemon's: number of the thread whose session it is */
@@ -58,6 +58,9 @@ struct flow {
 	__u32 valve;	  /* stream parser: 1 while the socket filter must refuse payload */
 	__u64 owner_data; /* the daemon's: not read by the programs */
 };
+
+/* No socket has this cookie: the kernel counts them up from 1. */
+#define FLOW_CLAIMED (~0ull)
 
 #define FLOW_HASH_MULT 0x9E3779B97F4A7C15ull
 #define FLOW_PROBES 16

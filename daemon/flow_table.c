@@ -14,14 +14,19 @@ struct flow *flow_claim(struct flow *table, unsigned int shift, uint64_t cookie)
 		struct flow *flow = &table[(first + i) & mask];
 		__u64 none = 0;
 
-		if (!__atomic_compare_exchange_n(&flow->cookie, &none, cookie, 0, __ATOMIC_ACQ_REL,
-			    __ATOMIC_RELAXED))
+		if (!__atomic_compare_exchange_n(&flow->cookie, &none, FLOW_CLAIMED, 0,
+			    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			continue;
-		memset((char *)flow + sizeof(flow->cookie), 0, sizeof(*flow) - sizeof(flow->cookie));
+		memset(&flow->redirected, 0, sizeof(*flow) - offsetof(struct flow, redirected));
 		flow->handback = FLOW_NO_HANDBACK;
 		return flow;
 	}
 	return NULL;
+}
+
+void flow_publish(struct flow *flow, uint64_t cookie)
+{
+	__atomic_store_n(&flow->cookie, cookie, __ATOMIC_RELEASE);
 }
 
 struct flow *flow_find(struct flow *table, unsigned int shift, uint64_t cookie)

@@ -9,8 +9,10 @@
 #include "../bpf/abi.h"
 #include "util.h"
 
-/* The cleared flow of this cookie, or NULL when all its slots are taken (a fallback, never a wait). */
+/* A slot for this cookie with cleared counters, or NULL when all its slots are taken (a fallback, never a
+ * wait). Nobody finds it before the caller has filled in the rest and published it. */
 struct flow *flow_claim(struct flow *table, unsigned int shift, uint64_t cookie);
+void flow_publish(struct flow *flow, uint64_t cookie);
 /* NULL: no slot has this cookie. */
 struct flow *flow_find(struct flow *table, unsigned int shift, uint64_t cookie);
 /* Only after no program can run for the socket any more. */

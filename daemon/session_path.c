@@ -270,7 +270,8 @@ static void start_overflow(struct session *session, unsigned int dir)
 {
 	struct session_home *home = session->home;
 
-	if (session->dirs[dir].path != DIR_SOCKMAP)
+	/* After its FIN was passed on an event of the past has nothing left to change. */
+	if (session->dirs[dir].path != DIR_SOCKMAP || flow_of(session, dir) == FLOW_SHUT)
 		return;
 	if (home->bpf->stream_parser) {
 		sockmap_detach(home->bpf, &session->pair, dir);

@@ -6,6 +6,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -88,29 +89,34 @@ static enum fallback_reason reason_of(int err)
 	}
 }
 
+/* The flow of the bytes that `end` receives: its peer is the other end. */
+static int claim_flow(struct bpf_obj *obj, struct sockmap_pair *pair, unsigned int end, uint32_t limit)
+{
+	uint64_t cookie;
+	struct flow *flow;
+	int err = cookie_of(pair->fds[end], &cookie);
+
+	if (err)
+		return err;
+	flow = flow_claim(obj->flows, obj->flow_shift, cookie);
+	if (!flow)
+		return -ENOSPC;
+	obj->used[BPF_MAP_FLOWS]++;
+	pair->flows[end] = flow;
+	flow->limit = limit;
+	/* Read by whichever thread empties the ring, perhaps just when the slot changes hands. */
+	__atomic_store_n(&flow->owner, pair->owner, __ATOMIC_RELAXED);
+	flow->owner_data = pair->owner_data;
+	err = key_of(pair->fds[!end], &flow->peer);
+	flow_publish(flow, cookie);
+	return err;
+}
+
 static int claim_flows(struct bpf_obj *obj, struct sockmap_pair *pair, uint32_t limit)
 {
-	for (unsigned int end = 0; end < END_COUNT; end++) {
-		uint64_t cookie;
-		int err = cookie_of(pair->fds[end], &cookie);
+	int err = claim_flow(obj, pair, END_CLIENT, limit);
 
-		if (err)
-			return err;
-		pair->flows[end] = flow_claim(obj->flows, obj->flow_shift, cookie);
-		if (!pair->flows[end])
-			return -ENOSPC;
-		obj->used[BPF_MAP_FLOWS]++;
-		pair->flows[end]->limit = limit;
-		pair->flows[end]->owner = pair->owner;
-		pair->flows[end]->owner_data = pair->owner_data;
-	}
-	for (unsigned int end = 0; end < END_COUNT; end++) {
-		int err = key_of(pair->fds[!end], &pair->flows[end]->peer);
-
-		if (err)
-			return err;
-	}
-	return 0;
+	return err ?: claim_flow(obj, pair, END_SERVER, limit);
 }
 
 static int insert_one(struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_pair *pair,
@@ -203,6 +209,14 @@ static bool fin_received(unsigned int state)
 		state == STATE_TIME_WAIT;
 }
 
+/* Asked without taking it: SO_ERROR would clear it, and a reset would later read like a FIN. */
+static bool has_error(int fd)
+{
+	struct pollfd pfd = {.fd = fd};
+
+	return poll(&pfd, 1, 0) > 0 && pfd.revents & POLLERR;
+}
+
 int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end,
 	struct sockmap_tcp *ret)
 {
@@ -218,13 +232,8 @@ int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end,
 	if (ioctl(pair->fds[end], SIOCOUTQ, &unacked) < 0)
 		return -errno;
 	ret->closed = info.tcpi_state == STATE_CLOSE;
-	if (ret->closed) {
-		int err = 0;
-
-		len = sizeof(err);
-		if (getsockopt(pair->fds[end], SOL_SOCKET, SO_ERROR, &err, &len) < 0 || err)
-			return err ? -err : -errno;
-	}
+	if (ret->closed && has_error(pair->fds[end]))
+		return -ECONNRESET;
 	ret->fin = ret->closed || fin_received(info.tcpi_state);
 	ret->received = info.tcpi_bytes_received - (ret->fin ? 1 : 0);
 	/* bytes_acked counts the SYN of an active open. */

@@ -45,7 +45,7 @@ struct sockmap_tcp {
 	bool fin;	   /* the peer's FIN was received */
 	bool closed;	   /* both FINs were exchanged (TIME_WAIT is not this socket any more) */
 };
-/* 0, or negative errno: the socket's error when it was reset. */
+/* 0, or negative errno: -ECONNRESET for any error of the socket, which stays there for its owner. */
 MUST_CHECK int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end,
 	struct sockmap_tcp *ret);
 

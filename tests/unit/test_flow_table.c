@@ -16,6 +16,15 @@
 
 static struct flow table[SLOTS];
 
+static struct flow *take(uint64_t cookie)
+{
+	struct flow *flow = flow_claim(table, SHIFT, cookie);
+
+	if (flow)
+		flow_publish(flow, cookie);
+	return flow;
+}
+
 static int clear(void **state)
 {
 	(void)state;
@@ -27,7 +36,7 @@ static int clear(void **state)
 
 static void a_claimed_flow_is_found_and_clean(void **state)
 {
-	struct flow *flow = flow_claim(table, SHIFT, 77);
+	struct flow *flow = take(77);
 
 	(void)state;
 	assert_non_null(flow);
@@ -39,22 +48,32 @@ static void a_claimed_flow_is_found_and_clean(void **state)
 	assert_true(flow->handback == FLOW_NO_HANDBACK);
 }
 
+static void a_claim_is_found_only_when_published(void **state)
+{
+	struct flow *flow = flow_claim(table, SHIFT, 77);
+
+	(void)state;
+	assert_null(flow_find(table, SHIFT, 77));
+	flow_publish(flow, 77);
+	assert_ptr_equal(flow_find(table, SHIFT, 77), flow);
+}
+
 static void an_unknown_cookie_is_not_found(void **state)
 {
 	(void)state;
-	assert_non_null(flow_claim(table, SHIFT, 1));
+	assert_non_null(take(1));
 	assert_null(flow_find(table, SHIFT, 2));
 }
 
 static void a_released_slot_can_be_claimed_again(void **state)
 {
-	struct flow *flow = flow_claim(table, SHIFT, 5);
+	struct flow *flow = take(5);
 
 	(void)state;
 	flow->redirected = 9;
 	flow_release(flow);
 	assert_null(flow_find(table, SHIFT, 5));
-	flow = flow_claim(table, SHIFT, 5);
+	flow = take(5);
 	assert_int_equal(flow->redirected, 0);
 }
 
@@ -63,7 +82,7 @@ static void runs_of_cookies_fit_at_half_load(void **state)
 {
 	(void)state;
 	for (uint64_t cookie = 4097; cookie < 4097 + SLOTS / 2; cookie++)
-		assert_non_null(flow_claim(table, SHIFT, cookie));
+		assert_non_null(take(cookie));
 	for (uint64_t cookie = 4097; cookie < 4097 + SLOTS / 2; cookie++)
 		assert_non_null(flow_find(table, SHIFT, cookie));
 }
@@ -75,12 +94,12 @@ static void turnover_beside_old_sessions_fits(void **state)
 
 	(void)state;
 	for (unsigned int i = 0; i < SLOTS / 4; i++)
-		assert_non_null(flow_claim(table, SHIFT, next++));
+		assert_non_null(take(next++));
 	for (unsigned int round = 0; round < 1000; round++) {
 		struct flow *some[SLOTS / 4];
 
 		for (unsigned int i = 0; i < SLOTS / 4; i++) {
-			some[i] = flow_claim(table, SHIFT, next++);
+			some[i] = take(next++);
 			assert_non_null(some[i]);
 		}
 		for (unsigned int i = 0; i < SLOTS / 4; i++)
@@ -94,15 +113,18 @@ static void a_full_neighbourhood_is_refused_not_overwritten(void **state)
 
 	(void)state;
 	for (uint64_t cookie = 1; cookie < 10000; cookie++)
-		claimed += flow_claim(table, SHIFT, cookie) != NULL;
+		claimed += take(cookie) != NULL;
 	assert_in_range(claimed, SLOTS / 2, SLOTS);
-	assert_null(flow_claim(table, SHIFT, 20000) && claimed == SLOTS ? table : NULL);
+	for (unsigned int i = 0; i < SLOTS; i++)
+		if (table[i].cookie)
+			assert_true(table[i].cookie < 10000);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(a_claimed_flow_is_found_and_clean, clear),
+		cmocka_unit_test_setup(a_claim_is_found_only_when_published, clear),
 		cmocka_unit_test_setup(an_unknown_cookie_is_not_found, clear),
 		cmocka_unit_test_setup(a_released_slot_can_be_claimed_again, clear),
 		cmocka_unit_test_setup(runs_of_cookies_fit_at_half_load, clear),
