@@ -65,7 +65,8 @@ struct flow {
 #define FLOW_HASH_MULT 0x9E3779B97F4A7C15ull
 #define FLOW_PROBES 16
 
-/* Stream parser: waiting bytes may reach this many times the limit before the valve closes. */
+/* Stream parser: waiting bytes may reach this many times the limit before the valve closes; what the
+ * receiving socket has already taken comes on top. */
 #define FLOW_VALVE_FACTOR 8
 
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key has no holes");

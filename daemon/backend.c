@@ -6,19 +6,16 @@
 struct backend_choice *backend_choices_new(const struct conf *conf)
 {
 	struct backend_choice *choices = calloc(conf->nbackends + 1, sizeof(*choices));
-	unsigned int first = 0;
 
 	if (!choices)
 		return NULL;
 	for (unsigned int i = 0; i < conf->nbackends; i++) {
 		choices[i].conf = &conf->backends[i];
-		choices[i].first_server = first;
 		choices[i].current = calloc(conf->backends[i].nservers + 1, sizeof(int64_t));
 		if (!choices[i].current) {
 			backend_choices_free(choices, i);
 			return NULL;
 		}
-		first += conf->backends[i].nservers;
 	}
 	return choices;
 }

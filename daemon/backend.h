@@ -7,7 +7,6 @@
 
 struct backend_choice {
 	const struct conf_backend *conf;
-	unsigned int first_server; /* number of servers[0] among the servers of all backends */
 	int64_t *current;	   /* smooth weighted round robin: one per server */
 };
 

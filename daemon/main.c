@@ -5,6 +5,7 @@
 #include "conf.h"
 #include "log.h"
 #include "options.h"
+#include "probe.h"
 #include "supervisor.h"
 
 enum { EXIT_CLEAN = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -29,6 +30,16 @@ static int with_conf(const struct options *options)
 	return status;
 }
 
+/* 0 when the kernel path can be used in the way that "auto" would. */
+static int show_probe(bool json)
+{
+	struct probe_report report;
+
+	probe_run(NULL, &report);
+	probe_print(&report, json, stdout);
+	return report.capabilities[PROBE_SOCKMAP].ok ? EXIT_CLEAN : EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -44,8 +55,7 @@ int main(int argc, char **argv)
 		options_print_help(stdout);
 		return EXIT_CLEAN;
 	case OPTIONS_PROBE:
-		fprintf(stderr, "not yet\n");
-		return EXIT_FAILED;
+		return show_probe(options.json);
 	case OPTIONS_RUN:
 	case OPTIONS_CHECK:
 	case OPTIONS_DUMP:

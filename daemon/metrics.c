@@ -168,28 +168,27 @@ static void write_listener_bytes(struct page *page, const struct owner *owner)
 static void each_listener(struct page *page, void (*write)(struct page *, const struct owner *))
 {
 	const struct conf *conf = page->view->conf;
-	struct owner owner = {.row = listener_row};
 
-	for (; owner.index < conf->nlisteners; owner.index++) {
-		owner.listener = conf->listeners[owner.index].name;
-		write(page, &owner);
-	}
+	for (unsigned int i = 0; i < conf->nlisteners; i++)
+		write(page, &(struct owner){
+			.row = listener_row,
+			.index = conf->listeners[i].slot,
+			.listener = conf->listeners[i].name,
+		});
 }
 
-/* The index counts through all backends: the order of struct stats. */
 static void each_server(struct page *page, void (*write)(struct page *, const struct owner *))
 {
 	const struct conf *conf = page->view->conf;
-	struct owner owner = {.row = server_row};
-	unsigned int i, j;
 
-	for (i = 0; i < conf->nbackends; i++)
-		for (j = 0; j < conf->backends[i].nservers; j++) {
-			owner.backend = conf->backends[i].name;
-			owner.server = conf->backends[i].servers[j].name;
-			write(page, &owner);
-			owner.index++;
-		}
+	for (unsigned int i = 0; i < conf->nbackends; i++)
+		for (unsigned int j = 0; j < conf->backends[i].nservers; j++)
+			write(page, &(struct owner){
+				.row = server_row,
+				.index = conf->backends[i].servers[j].slot,
+				.backend = conf->backends[i].name,
+				.server = conf->backends[i].servers[j].name,
+			});
 }
 
 static void emit_threads(struct page *page)
@@ -319,17 +318,6 @@ static const struct family families[] = {
 #undef METRIC
 };
 
-/* After a reload the caller may hold a new conf and the old stats: labels would go to the wrong
- * counts. */
-static bool view_fits(const struct metrics_view *view)
-{
-	unsigned int i, servers = 0;
-
-	for (i = 0; i < view->conf->nbackends; i++)
-		servers += view->conf->backends[i].nservers;
-	return view->stats->listeners == view->conf->nlisteners && view->stats->servers == servers;
-}
-
 int metrics_write(const struct metrics_view *view, bool openmetrics, FILE *file)
 {
 	struct page page = {
@@ -338,8 +326,6 @@ int metrics_write(const struct metrics_view *view, bool openmetrics, FILE *file)
 	};
 	unsigned int i;
 
-	if (!view_fits(view))
-		return -EINVAL;
 	for (i = 0; i < ARRAY_LEN(families); i++) {
 		page.family = &families[i];
 		metrics_text_family(

@@ -29,7 +29,7 @@ struct metrics_process {
 
 /* Everything is borrowed for the length of one call. */
 struct metrics_view {
-	const struct conf *conf; /* the one that stats was created for */
+	const struct conf *conf; /* its slots were assigned from stats */
 	struct stats *stats;
 	const char *version;
 	const struct metrics_map *maps;
@@ -37,7 +37,7 @@ struct metrics_view {
 	const struct metrics_process *process; /* NULL: no process_* families */
 };
 
-/* Prometheus text 0.0.4, or OpenMetrics 1.0. -EINVAL: stats and conf do not belong together; -EIO:
+/* Prometheus text 0.0.4, or OpenMetrics 1.0. -EIO:
  * the file could not be written (for a memory stream: no memory). */
 MUST_CHECK int metrics_write(const struct metrics_view *view, bool openmetrics, FILE *file);
 

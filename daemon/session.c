@@ -23,12 +23,12 @@ static void server_cb(struct loop_watch *watch, uint32_t events);
 
 static struct stats_listener *listener_stats(const struct session *session)
 {
-	return stats_listener_of(session->home->stats, session->home->thread, session->listener);
+	return stats_listener_of(session->home->stats, session->home->thread, session->conf->slot);
 }
 
 static struct stats_server *server_stats(const struct session *session)
 {
-	return stats_server_of(session->home->stats, session->home->thread, session->server);
+	return stats_server_of(session->home->stats, session->home->thread, session->server->slot);
 }
 
 static struct session *session_new(struct session_home *home)
@@ -105,7 +105,7 @@ static void count_end(struct session *session, enum end_reason reason)
 
 	stats_add(&counters->ended[reason], 1);
 	stats_observe(&counters->session_duration, us);
-	if (session->backend)
+	if (session->server)
 		stats_add(&server_stats(session)->ended, 1);
 	atomic_fetch_sub_explicit(session->home->sessions_active, 1, memory_order_relaxed);
 	log_debug("session %llu ended: %s, %llu us, c2s %llu, s2c %llu bytes",
@@ -201,7 +201,7 @@ static void connect_failed(struct session *session, int err)
 {
 	enum end_reason reason = connect_reason(err);
 
-	if (session->backend)
+	if (session->server)
 		stats_add(&server_stats(session)->connect_failures[reason], 1);
 	log_debug("session %llu: connecting: %s", (unsigned long long)session->id, strerror(err));
 	session_abort(session, reason);
@@ -235,14 +235,6 @@ static void tune_server(int fd, const struct conf_backend *backend)
 		set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)backend->user_timeout_ms);
 }
 
-static const struct conf_server *server_of(const struct session *session)
-{
-	const struct backend_choice *choice =
-		&session->home->backends[session->backend - session->home->conf->backends];
-
-	return &session->backend->servers[session->server - choice->first_server];
-}
-
 /* The next look, before connect_timeout is over. */
 static void arm_connect(struct session *session, uint64_t ms)
 {
@@ -255,7 +247,7 @@ static void arm_connect(struct session *session, uint64_t ms)
 
 static void try_connect(struct session *session)
 {
-	const struct conf_server *server = server_of(session);
+	const struct conf_server *server = session->server;
 	int fd = session->ends[END_SERVER].watch.fd;
 
 	if (connect(fd, &server->addr.sa, server->addr.len) == 0) {
@@ -272,7 +264,7 @@ static void try_connect(struct session *session)
 
 static void start_connect(struct session *session)
 {
-	const struct conf_server *server = server_of(session);
+	const struct conf_server *server = session->server;
 	int family = addr_family(&server->addr);
 	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
 		family == AF_UNIX ? 0 : IPPROTO_TCP);
@@ -297,7 +289,8 @@ static void start_connect(struct session *session)
 void session_accept(struct session_home *home, unsigned int listener, int client_fd, bool spliceable)
 {
 	struct session *session = session_new(home);
-	struct stats_listener *counters = stats_listener_of(home->stats, home->thread, listener);
+	const struct conf_listener *conf = &home->conf->listeners[listener];
+	struct stats_listener *counters = stats_listener_of(home->stats, home->thread, conf->slot);
 	struct backend_choice *choice;
 	int picked;
 
@@ -307,8 +300,7 @@ void session_accept(struct session_home *home, unsigned int listener, int client
 		close(client_fd);
 		return;
 	}
-	session->listener = listener;
-	session->conf = &home->conf->listeners[listener];
+	session->conf = conf;
 	session->ends[END_CLIENT].watch.fd = client_fd;
 	session->pair.connected = 1u << END_SERVER;
 	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
@@ -322,7 +314,7 @@ void session_accept(struct session_home *home, unsigned int listener, int client
 		return;
 	}
 	session->backend = choice->conf;
-	session->server = choice->first_server + (unsigned int)picked;
+	session->server = &choice->conf->servers[picked];
 	stats_add(&server_stats(session)->sessions, 1);
 	if (loop_watch_set(home->loop, &session->ends[END_CLIENT].watch,
 		    spliceable ? EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP)) {
@@ -394,7 +386,7 @@ static void timer_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 		session_path_tick(session);
 	else if (waited_ms >= session->backend->connect_timeout_ms)
 		connect_failed(session, ETIMEDOUT);
-	else if (addr_is_unix(&server_of(session)->addr))
+	else if (addr_is_unix(&session->server->addr))
 		try_connect(session);
 	else
 		arm_connect(session, session->backend->connect_timeout_ms - waited_ms);

@@ -60,10 +60,9 @@ struct session {
 	struct session *next, *prev;
 	struct session_home *home;
 	uint64_t id;
-	unsigned int listener;
-	unsigned int server; /* number among the servers of all backends */
 	const struct conf_listener *conf;
 	const struct conf_backend *backend;
+	const struct conf_server *server;
 	struct session_fsm fsm;
 	bool server_is_unix;
 	bool started; /* paths were chosen: counters and gauges know it */

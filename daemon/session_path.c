@@ -418,8 +418,8 @@ static void report_dir(struct session *session, unsigned int dir)
 {
 	struct session_home *home = session->home;
 	struct session_dir *d = &session->dirs[dir];
-	struct stats_listener *listener = stats_listener_of(home->stats, home->thread, session->listener);
-	struct stats_server *server = stats_server_of(home->stats, home->thread, session->server);
+	struct stats_listener *listener = stats_listener_of(home->stats, home->thread, session->conf->slot);
+	struct stats_server *server = stats_server_of(home->stats, home->thread, session->server->slot);
 	uint64_t relay = d->relay.written;
 	uint64_t sockmap = spliced(session, dir) ? sockmap_redirected(&session->pair, dir) : 0;
 	uint32_t overflows = spliced(session, dir) ? sockmap_overflows(&session->pair, dir) : 0;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "conf.h"
+#include "server_state.h"
 
 /* Two threads must not write to one cache line: each thread's rows start on a line of their own. */
 #define CACHE_LINE 64
@@ -35,50 +36,43 @@ static size_t round_up(size_t size)
 	return (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 }
 
-static size_t listener_row_size(const struct stats *stats)
+#define LISTENER_ROW round_up(STATS_LISTENERS_MAX * sizeof(struct stats_listener))
+#define SERVER_ROW round_up(STATS_SERVERS_MAX * sizeof(struct stats_server))
+
+static size_t mapping_size(unsigned int threads)
 {
-	return round_up(stats->listeners * sizeof(struct stats_listener));
+	return round_up(sizeof(struct stats)) + round_up(threads * sizeof(struct stats_thread)) +
+		threads * (LISTENER_ROW + SERVER_ROW) +
+		round_up(STATS_SERVERS_MAX * sizeof(struct server_state)) +
+		round_up(STATS_LISTENERS_MAX * sizeof(struct stats_name)) +
+		round_up(STATS_SERVERS_MAX * sizeof(struct stats_name));
 }
 
-static size_t server_row_size(const struct stats *stats)
+static void *carve(char **at, size_t size)
 {
-	return round_up(stats->servers * sizeof(struct stats_server));
+	void *part = *at;
+
+	*at += round_up(size);
+	return part;
 }
 
-static size_t mapping_size(const struct stats *stats)
+int stats_create(unsigned int threads, struct stats **ret)
 {
-	return round_up(sizeof(*stats)) + round_up(stats->threads * sizeof(*stats->thread)) +
-	       stats->threads * (listener_row_size(stats) + server_row_size(stats));
-}
-
-int stats_create(const struct conf *conf, unsigned int threads, struct stats **ret)
-{
-	struct stats head = {
-		.threads = threads,
-		.listeners = conf->nlisteners,
-		.start_time = (uint64_t)time(NULL),
-	};
 	struct stats *stats;
-	unsigned int i;
-	char *at;
+	char *at = mmap(NULL, mapping_size(threads), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	for (i = 0; i < conf->nbackends; i++)
-		head.servers += conf->backends[i].nservers;
-	at = mmap(NULL, mapping_size(&head), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		0);
 	if (at == MAP_FAILED)
 		return -ENOMEM;
-	stats = (struct stats *)(void *)at;
-	stats->threads = head.threads;
-	stats->listeners = head.listeners;
-	stats->servers = head.servers;
-	stats->start_time = head.start_time;
-	at += round_up(sizeof(*stats));
-	stats->thread = (struct stats_thread *)(void *)at;
-	at += round_up(threads * sizeof(*stats->thread));
-	stats->listener = (struct stats_listener *)(void *)at;
-	at += threads * listener_row_size(stats);
-	stats->server = (struct stats_server *)(void *)at;
+	stats = carve(&at, sizeof(*stats));
+	stats->threads = threads;
+	stats->start_time = (uint64_t)time(NULL);
+	stats->thread = carve(&at, threads * sizeof(*stats->thread));
+	stats->listener = carve(&at, threads * LISTENER_ROW);
+	stats->server = carve(&at, threads * SERVER_ROW);
+	stats->server_state = carve(&at, STATS_SERVERS_MAX * sizeof(*stats->server_state));
+	stats->listener_names = carve(&at, STATS_LISTENERS_MAX * sizeof(struct stats_name));
+	stats->server_names = carve(&at, STATS_SERVERS_MAX * sizeof(struct stats_name));
 	*ret = stats;
 	return 0;
 }
@@ -86,22 +80,21 @@ int stats_create(const struct conf *conf, unsigned int threads, struct stats **r
 void stats_free(struct stats *stats)
 {
 	if (stats)
-		munmap(stats, mapping_size(stats));
+		munmap(stats, mapping_size(stats->threads));
 }
 
-struct stats_listener *stats_listener_of(
-	struct stats *stats, unsigned int thread, unsigned int listener)
+struct stats_listener *stats_listener_of(struct stats *stats, unsigned int thread, unsigned int slot)
 {
-	char *row = (char *)stats->listener + thread * listener_row_size(stats);
+	char *row = (char *)stats->listener + thread * LISTENER_ROW;
 
-	return (struct stats_listener *)(void *)row + listener;
+	return (struct stats_listener *)(void *)row + slot;
 }
 
-struct stats_server *stats_server_of(struct stats *stats, unsigned int thread, unsigned int server)
+struct stats_server *stats_server_of(struct stats *stats, unsigned int thread, unsigned int slot)
 {
-	char *row = (char *)stats->server + thread * server_row_size(stats);
+	char *row = (char *)stats->server + thread * SERVER_ROW;
 
-	return (struct stats_server *)(void *)row + server;
+	return (struct stats_server *)(void *)row + slot;
 }
 
 /* The worker may have died between the two counts of one session: never below 0. */

@@ -57,24 +57,46 @@ struct stats_thread {
 	struct stats_histogram overflow_duration;
 };
 
-struct stats {
-	unsigned int threads;
-	unsigned int listeners;
-	unsigned int servers; /* of all backends, in configuration order */
-	uint64_t start_time;  /* seconds since the epoch */
-	stats_counter worker_restarts;
-	stats_counter config_reloads_ok, config_reloads_error;
-	struct stats_thread *thread;	 /* [threads] */
-	struct stats_listener *listener; /* [threads][listeners] */
-	struct stats_server *server;	 /* [threads][servers] */
+/*
+ * Listeners and servers have slots, found by name: a reload that keeps a name keeps its counters, its health
+ * and the operator's word. A slot whose name is gone is taken again only when there is no free one.
+ */
+#define STATS_LISTENERS_MAX 1024
+#define STATS_SERVERS_MAX 16384
+#define STATS_NAME_MAX 104 /* "backend/server", with the longest of both */
+
+struct stats_name {
+	char text[STATS_NAME_MAX]; /* "": free */
+	uint64_t hash;
+	uint32_t in_use; /* by the configuration of now */
+	uint32_t reserved;
 };
 
-/* A zeroed shared mapping, inherited by fork(). 0 or -ENOMEM. Freed by stats_free() or exit. */
-MUST_CHECK int stats_create(const struct conf *conf, unsigned int threads, struct stats **ret);
+struct stats {
+	unsigned int threads;
+	unsigned int listeners, servers; /* slots that were ever taken */
+	uint64_t start_time;		 /* seconds since the epoch */
+	stats_counter worker_restarts;
+	stats_counter config_reloads_ok, config_reloads_error;
+	struct stats_thread *thread;	   /* [threads] */
+	struct stats_listener *listener;   /* [threads][STATS_LISTENERS_MAX] */
+	struct stats_server *server;	   /* [threads][STATS_SERVERS_MAX] */
+	struct server_state *server_state; /* [STATS_SERVERS_MAX] */
+	struct stats_name *listener_names; /* [STATS_LISTENERS_MAX] */
+	struct stats_name *server_names;   /* [STATS_SERVERS_MAX] */
+};
+
+/* A zeroed shared mapping, inherited by fork(); it takes memory only where it is used. 0 or -ENOMEM.
+ * Freed by stats_free() or exit. */
+MUST_CHECK int stats_create(unsigned int threads, struct stats **ret);
 void stats_free(struct stats *stats);
 
-struct stats_listener *stats_listener_of(struct stats *stats, unsigned int thread, unsigned int listener);
-struct stats_server *stats_server_of(struct stats *stats, unsigned int thread, unsigned int server);
+/* Gives every listener and server of the configuration its slot. -ENOSPC: more than there are slots. By one
+ * process at a time: the supervisor before it hands the configuration to a worker, which finds the same. */
+MUST_CHECK int stats_assign(struct stats *stats, struct conf *conf);
+
+struct stats_listener *stats_listener_of(struct stats *stats, unsigned int thread, unsigned int slot);
+struct stats_server *stats_server_of(struct stats *stats, unsigned int thread, unsigned int slot);
 
 /* After a worker's death: its gauges go to 0 and its open sessions count as ended by it. */
 void stats_worker_died(struct stats *stats);

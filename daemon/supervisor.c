@@ -30,7 +30,7 @@
 #define MAX_SESSIONS_AUTO 32768
 
 struct supervisor {
-	const struct conf *conf;
+	struct conf *conf;
 	struct worker_setup setup;
 	struct bpf_obj bpf;
 	struct bounds bounds;
@@ -298,7 +298,7 @@ static void init_watchers(struct supervisor *sup)
 
 static int prepare(struct supervisor *sup)
 {
-	const struct conf *conf = sup->conf;
+	struct conf *conf = sup->conf;
 	struct worker_setup *setup = &sup->setup;
 	int err;
 
@@ -312,7 +312,8 @@ static int prepare(struct supervisor *sup)
 	setup->bounds = &sup->bounds;
 	setup->stats_fds = sup->stats_fds;
 	setup->max_sessions = sessions_max(conf, &sup->bounds);
-	err = stats_create(conf, setup->threads, &setup->stats);
+	err = stats_create(setup->threads, &setup->stats);
+	err = err ?: stats_assign(setup->stats, conf);
 	if (err)
 		return err;
 	if (kernel_path_open(conf, setup->max_sessions, &sup->bpf))
@@ -335,7 +336,7 @@ static void cleanup(struct supervisor *sup)
 	stats_free(sup->setup.stats);
 }
 
-int supervisor_run(const struct conf *conf)
+int supervisor_run(struct conf *conf)
 {
 	struct supervisor sup = {.conf = conf, .status = 1};
 	int err = prepare(&sup);

@@ -6,6 +6,7 @@
 #include "conf.h"
 
 /* Runs until it is told to stop. Returns the exit status. */
-int supervisor_run(const struct conf *conf);
+/* Its listeners and servers get their slots. */
+int supervisor_run(struct conf *conf);
 
 #endif

@@ -44,19 +44,20 @@ static void pause_over_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 
 static void reject(struct thread *thread, unsigned int listener, int fd)
 {
-	stats_add(&stats_listener_of(thread->shared->stats, thread->number, listener)
+	stats_add(&stats_listener_of(thread->shared->stats, thread->number,
+			   thread->shared->conf->listeners[listener].slot)
 			   ->rejected[REJECT_MAX_SESSIONS],
 		1);
 	sockmap_abort(fd);
 	close(fd);
 }
 
-static uint64_t listener_active(struct stats *stats, unsigned int listener)
+static uint64_t listener_active(struct stats *stats, unsigned int slot)
 {
 	uint64_t active = 0;
 
 	for (unsigned int t = 0; t < stats->threads; t++) {
-		const struct stats_listener *counters = stats_listener_of(stats, t, listener);
+		const struct stats_listener *counters = stats_listener_of(stats, t, slot);
 
 		active += stats_get(&counters->sessions);
 		for (unsigned int r = 0; r < END_REASON_COUNT; r++)
@@ -71,7 +72,7 @@ static bool listener_full(const struct thread *thread, unsigned int listener)
 	const struct conf_listener *conf = &thread->shared->conf->listeners[listener];
 
 	return conf->max_sessions &&
-		listener_active(thread->shared->stats, listener) >= conf->max_sessions;
+		listener_active(thread->shared->stats, conf->slot) >= conf->max_sessions;
 }
 
 /* True: more may be waiting. */

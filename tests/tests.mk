@@ -4,7 +4,7 @@ PYTEST ?= /usr/bin/python3 -m pytest
 T := $(BUILD)/tests
 
 # Each unit test names exactly the objects it links: a module that reaches upwards stops linking.
-CONF_OBJS := addr conf conf_keys conf_server conf_ini
+CONF_OBJS := addr conf conf_keys conf_server conf_values conf_ini
 UNIT_session_fsm := session_fsm
 UNIT_account :=
 UNIT_flow_table := flow_table
@@ -14,14 +14,18 @@ UNIT_addr := addr
 UNIT_conf := $(CONF_OBJS)
 UNIT_conf_keys := $(CONF_OBJS)
 UNIT_options := $(CONF_OBJS) options
-UNIT_stats := stats
-UNIT_metrics := stats metrics metrics_text reasons
-UNIT_metrics_format := stats metrics metrics_text reasons
+UNIT_stats := stats slots
+UNIT_slots := stats slots
+UNIT_metrics := stats slots metrics metrics_text reasons
+UNIT_metrics_format := stats slots metrics metrics_text reasons
+PROBE_OBJS := probe probe_checks probe_flow probe_overlap probe_pair probe_worker rawseg bpf_obj flow_table \
+	log reasons relay sockmap
+UNIT_probe := $(PROBE_OBJS)
 UNIT_http := http http_accept http_clients http_listen log
 UNIT_http_load := http http_accept http_clients http_listen log
 
-UNITS := session_fsm account flow_table backend relay addr conf conf_keys options stats metrics \
-	metrics_format http http_load
+UNITS := session_fsm account flow_table backend relay addr conf conf_keys options stats slots metrics \
+	metrics_format http http_load probe
 UNIT_PROGRAMS := $(UNITS:%=$(T)/test_%)
 
 define unit_rule
@@ -80,7 +84,12 @@ check: ## the lean suite: units, seeds, lint, traffic (installs what it needs)
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory check-run WERROR=1
 
-check-run: all unit fuzz-seeds lint
+# The probe must fail where a countermeasure is taken out: a build of its own has the switch.
+sabotage: ## the self-test's own test: every missing countermeasure must be noticed
+	@$(MAKE) --no-print-directory VARIANT=sabotage build/sabotage/tests/test_probe
+	@build/sabotage/tests/test_probe
+
+check-run: all unit sabotage fuzz-seeds lint
 	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini tests/net
 
 check-sanitizers: ## the traffic tests with ASan+UBSan and with TSan
@@ -92,4 +101,4 @@ check-sanitizers: ## the traffic tests with ASan+UBSan and with TSan
 check-all: check check-sanitizers ## everything, with the long cases
 	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini -m long tests/net
 
-.PHONY: unit fuzz-seeds fuzz lint check check-run check-sanitizers check-all
+.PHONY: unit sabotage fuzz-seeds fuzz lint check check-run check-sanitizers check-all

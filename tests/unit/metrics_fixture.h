@@ -20,7 +20,7 @@ static struct conf_backend backends[] = {
 	{.name = app, .servers = app_servers, .nservers = 2},
 	{.name = db, .servers = db_servers, .nservers = 1},
 };
-static const struct conf conf = {
+static struct conf conf = {
 	.listeners = listeners,
 	.nlisteners = ARRAY_LEN(listeners),
 	.backends = backends,
@@ -40,7 +40,7 @@ static inline int setup(void **state)
 	static struct metrics_view view;
 	struct stats *stats;
 
-	if (stats_create(&conf, THREADS, &stats) < 0)
+	if (stats_create(THREADS, &stats) < 0 || stats_assign(stats, &conf) < 0)
 		return -1;
 	view = (struct metrics_view){
 		.conf = &conf,

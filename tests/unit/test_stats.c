@@ -18,13 +18,15 @@
 #define LISTENERS 2
 #define SERVERS 5
 
-static struct conf_listener listeners[LISTENERS];
-static struct conf_server servers[SERVERS];
+static char names[][2] = {"a", "b", "c", "d", "e"};
+static struct conf_listener listeners[LISTENERS] = {{.name = names[0]}, {.name = names[1]}};
+static struct conf_server servers[SERVERS] = {{.name = names[0]}, {.name = names[1]},
+	{.name = names[0]}, {.name = names[1]}, {.name = names[2]}};
 static struct conf_backend backends[] = {
-	{.servers = servers, .nservers = 2},
-	{.servers = servers + 2, .nservers = SERVERS - 2},
+	{.name = names[3], .servers = servers, .nservers = 2},
+	{.name = names[4], .servers = servers + 2, .nservers = SERVERS - 2},
 };
-static const struct conf conf = {
+static struct conf conf = {
 	.listeners = listeners,
 	.nlisteners = LISTENERS,
 	.backends = backends,
@@ -35,7 +37,7 @@ static int setup(void **state)
 {
 	struct stats *stats;
 
-	if (stats_create(&conf, THREADS, &stats) < 0)
+	if (stats_create(THREADS, &stats) < 0 || stats_assign(stats, &conf) < 0)
 		return -1;
 	*state = stats;
 	return 0;
@@ -65,11 +67,12 @@ static void test_new_stats_are_zero_and_sized_by_the_configuration(void **state)
 
 static void test_a_configuration_without_listeners_has_stats(void **state)
 {
-	const struct conf empty = {0};
+	struct conf empty = {0};
 	struct stats *stats;
 
 	(void)state;
-	assert_int_equal(stats_create(&empty, 1, &stats), 0);
+	assert_int_equal(stats_create(1, &stats), 0);
+	assert_int_equal(stats_assign(stats, &empty), 0);
 	stats_add(&stats->thread[0].accept_pauses, 1);
 	stats_worker_died(stats);
 	stats_free(stats);
