@@ -126,15 +126,20 @@ static int finish_error(
 	return -EINVAL;
 }
 
+/* One address that is going to be bound, and who asked for it. */
+struct bind_ref {
+	const struct addr *given;
+	struct addr addr; /* the same, but for v6only */
+	const char *interface, *key, *section, *name;
+	unsigned int line;
+};
+
 /* With SO_REUSEPORT the kernel would let both sockets live, and share connections out between them.
  */
-static bool binds_clash(const struct addr *a, const struct addr *b)
+static bool addrs_clash(const struct addr *a, const struct addr *b)
 {
 	const struct addr *any = a->dual_stack ? a : b, *other = any == a ? b : a;
 
-	/* The port is at the same place for both families; port 0 is another one each time. */
-	if (!addr_is_unix(a) && !a->in.sin_port)
-		return false;
 	if (!any->dual_stack || other->dual_stack)
 		return addr_equal(a, b);
 	if (addr_family(other) == AF_INET)
@@ -144,19 +149,40 @@ static bool binds_clash(const struct addr *a, const struct addr *b)
 	       IN6_IS_ADDR_UNSPECIFIED(&other->in6.sin6_addr);
 }
 
-/* One address that is going to be bound, and who asked for it. */
-struct bind_ref {
-	const struct addr *addr;
-	const char *key, *section, *name;
-	unsigned int line;
-};
-
-static unsigned int add_refs(struct bind_ref *refs, const struct conf_addrs *addrs, const char *key,
-	const char *section, const char *name)
+static bool binds_clash(const struct bind_ref *a, const struct bind_ref *b)
 {
-	for (unsigned int i = 0; i < addrs->n; i++)
-		refs[i] = (struct bind_ref){&addrs->v[i], key, section, name, addrs->lines[i]};
+	/* The port is at the same place for both families; port 0 is another one each time. */
+	if (!addr_is_unix(&a->addr) && !a->addr.in.sin_port)
+		return false;
+	/* Each interface has its own sockets; those of no interface get what the others leave. */
+	if (!addr_is_unix(&a->addr) && strcmp(a->interface, b->interface) != 0)
+		return false;
+	return addrs_clash(&a->addr, &b->addr);
+}
+
+static unsigned int add_refs(
+	struct bind_ref *refs, const struct conf_addrs *addrs, const struct bind_ref *owner)
+{
+	for (unsigned int i = 0; i < addrs->n; i++) {
+		refs[i] = *owner;
+		refs[i].given = &addrs->v[i];
+		refs[i].addr = addrs->v[i];
+		refs[i].line = addrs->lines[i];
+	}
 	return addrs->n;
+}
+
+static unsigned int add_listener_refs(struct bind_ref *refs, const struct conf_listener *listener)
+{
+	const struct bind_ref owner = {.interface = listener->bind_options.interface,
+		.key = "bind",
+		.section = "listener ",
+		.name = listener->name};
+	unsigned int n = add_refs(refs, &listener->binds, &owner);
+
+	for (unsigned int i = 0; i < n && listener->bind_options.v6only; i++)
+		refs[i].addr.dual_stack = false;
+	return n;
 }
 
 static int clash_error(const struct conf *conf, const struct bind_ref *first,
@@ -167,8 +193,8 @@ static int clash_error(const struct conf *conf, const struct bind_ref *first,
 	/* By line: the control address has none of its own here, and is looked at first. */
 	if (first->line > second->line)
 		return clash_error(conf, second, first, error);
-	addr_format(second->addr, addr, sizeof(addr));
-	addr_format(first->addr, first_addr, sizeof(first_addr));
+	addr_format(second->given, addr, sizeof(addr));
+	addr_format(first->given, first_addr, sizeof(first_addr));
 	if (first->line)
 		snprintf(where, sizeof(where), " (line %u)", first->line);
 	snprintf(text, sizeof(text), "key '%s' in [%s%s]: '%.80s' is taken: %s = %.80s in [%s%s]%s",
@@ -179,6 +205,11 @@ static int clash_error(const struct conf *conf, const struct bind_ref *first,
 
 static int check_binds(const struct conf *conf, struct conf_error *error)
 {
+	struct conf_addrs control = {(struct addr[]){conf->control}, (unsigned int[]){0}, 1};
+	const struct bind_ref owners[] = {
+		{.interface = "", .key = "control", .section = "global", .name = ""},
+		{.interface = "", .key = "stats", .section = "global", .name = ""},
+	};
 	unsigned int total = conf->stats.n + 1, n = 0;
 	struct bind_ref *refs;
 	int err = 0;
@@ -191,14 +222,13 @@ static int check_binds(const struct conf *conf, struct conf_error *error)
 		return -ENOMEM;
 	}
 	if (conf->control.len)
-		refs[n++] = (struct bind_ref){&conf->control, "control", "global", "", 0};
-	n += add_refs(refs + n, &conf->stats, "stats", "global", "");
+		n += add_refs(refs + n, &control, &owners[0]);
+	n += add_refs(refs + n, &conf->stats, &owners[1]);
 	for (unsigned int i = 0; i < conf->nlisteners; i++)
-		n += add_refs(refs + n, &conf->listeners[i].binds, "bind", "listener ",
-			conf->listeners[i].name);
+		n += add_listener_refs(refs + n, &conf->listeners[i]);
 	for (unsigned int i = 1; i < n && !err; i++) {
 		for (unsigned int k = 0; k < i && !err; k++) {
-			if (binds_clash(refs[k].addr, refs[i].addr))
+			if (binds_clash(&refs[k], &refs[i]))
 				err = clash_error(conf, &refs[k], &refs[i], error);
 		}
 	}
@@ -206,7 +236,16 @@ static int check_binds(const struct conf *conf, struct conf_error *error)
 	return err;
 }
 
-static struct conf_backend *find_backend(const struct conf *conf, const char *name)
+struct conf_listener *conf_find_listener(const struct conf *conf, const char *name)
+{
+	for (unsigned int i = 0; i < conf->nlisteners; i++) {
+		if (strcmp(conf->listeners[i].name, name) == 0)
+			return &conf->listeners[i];
+	}
+	return NULL;
+}
+
+struct conf_backend *conf_find_backend(const struct conf *conf, const char *name)
 {
 	for (unsigned int i = 0; i < conf->nbackends; i++) {
 		if (strcmp(conf->backends[i].name, name) == 0)
@@ -215,26 +254,108 @@ static struct conf_backend *find_backend(const struct conf *conf, const char *na
 	return NULL;
 }
 
-int conf_finish(struct conf *conf, struct conf_error *error)
+struct conf_server *conf_find_server(const struct conf_backend *backend, const char *name)
+{
+	for (unsigned int i = 0; i < backend->nservers; i++) {
+		if (strcmp(backend->servers[i].name, name) == 0)
+			return &backend->servers[i];
+	}
+	return NULL;
+}
+
+int conf_find_addr(const struct conf_addrs *addrs, const struct addr *addr)
+{
+	for (unsigned int i = 0; i < addrs->n; i++) {
+		if (addr_equal(&addrs->v[i], addr))
+			return (int)i;
+	}
+	return -1;
+}
+
+bool conf_listener_same_binds(const struct conf_listener *a, const struct conf_listener *b)
+{
+	const struct conf_bind_options *x = &a->bind_options, *y = &b->bind_options;
+
+	if (a->binds.n != b->binds.n || x->v6only != y->v6only || x->freebind != y->freebind ||
+		x->backlog != y->backlog || strcmp(x->interface, y->interface) != 0)
+		return false;
+	/* An address may be there twice where its port is 0: look both ways. */
+	for (unsigned int i = 0; i < a->binds.n; i++) {
+		if (conf_find_addr(&b->binds, &a->binds.v[i]) < 0 ||
+			conf_find_addr(&a->binds, &b->binds.v[i]) < 0)
+			return false;
+	}
+	return true;
+}
+
+static bool has_family(const struct conf_addrs *addrs, int family)
+{
+	for (unsigned int i = 0; i < addrs->n; i++) {
+		if (addr_family(&addrs->v[i]) == family)
+			return true;
+	}
+	return false;
+}
+
+/* An option that no socket of the listener can have would be ignored without a word. */
+static int check_bind_options(
+	const struct conf *conf, const struct conf_listener *listener, struct conf_error *error)
+{
+	const struct conf_bind_options *options = &listener->bind_options;
+	bool in6 = has_family(&listener->binds, AF_INET6);
+	bool in = in6 || has_family(&listener->binds, AF_INET);
+	const char *what = NULL;
+	char text[300];
+
+	if (options->v6only && !in6)
+		what = "v6only, but no IPv6 address or '*'";
+	else if (options->freebind && !in)
+		what = "freebind, but only UNIX sockets";
+	else if (options->interface[0] && !in)
+		what = "interface, but only UNIX sockets";
+	if (!what)
+		return 0;
+	snprintf(text, sizeof(text), "key 'bind_options' in [listener %s]: %s", listener->name,
+		what);
+	return finish_error(conf, options->line, error, text);
+}
+
+static int finish_listener(
+	const struct conf *conf, struct conf_listener *listener, struct conf_error *error)
 {
 	char text[300];
 
+	listener->backend = conf_find_backend(conf, listener->backend_name);
+	if (!listener->backend) {
+		snprintf(text, sizeof(text),
+			"key 'backend' in [listener %s]: '%.64s': there is no such backend",
+			listener->name, listener->backend_name);
+		return finish_error(conf, listener->backend_line, error, text);
+	}
+	if (!listener->path_is_own)
+		listener->path = conf->path;
+	return check_bind_options(conf, listener, error);
+}
+
+static void finish_backend(struct conf_backend *backend)
+{
+	for (unsigned int i = 0; i < backend->nservers; i++) {
+		if (!backend->servers[i].max_sessions_is_own)
+			backend->servers[i].max_sessions = backend->server_max_sessions;
+	}
+}
+
+int conf_finish(struct conf *conf, struct conf_error *error)
+{
+	int err = 0;
+
 	if (!conf->nlisteners)
 		return finish_error(conf, 1, error, "there is no listener");
-	for (unsigned int i = 0; i < conf->nlisteners; i++) {
-		struct conf_listener *listener = &conf->listeners[i];
-
-		listener->backend = find_backend(conf, listener->backend_name);
-		if (!listener->backend) {
-			snprintf(text, sizeof(text),
-				"key 'backend' in [listener %s]: '%.64s': there is no such backend",
-				listener->name, listener->backend_name);
-			return finish_error(conf, listener->backend_line, error, text);
-		}
-		if (!listener->path_is_own)
-			listener->path = conf->path;
-	}
-	return check_binds(conf, error);
+	for (unsigned int i = 0; i < conf->nlisteners && !err; i++)
+		err = finish_listener(conf, &conf->listeners[i], error);
+	for (unsigned int i = 0; i < conf->nbackends; i++)
+		finish_backend(&conf->backends[i]);
+	return err ? err : check_binds(conf, error);
 }
 
 void conf_dump(const struct conf *conf, FILE *out)
@@ -262,6 +383,8 @@ static void free_backend(struct conf_backend *backend)
 	for (unsigned int i = 0; i < backend->nservers; i++)
 		free(backend->servers[i].name);
 	free(backend->servers);
+	free(backend->check_send);
+	free(backend->check_expect);
 	free(backend->name);
 }
 
@@ -273,6 +396,7 @@ void conf_free(struct conf *conf)
 		free(conf->listeners[i].name);
 		free(conf->listeners[i].backend_name);
 		free_addrs(&conf->listeners[i].binds);
+		free(conf->listeners[i].access.v);
 	}
 	for (unsigned int i = 0; i < conf->nbackends; i++)
 		free_backend(&conf->backends[i]);

@@ -45,30 +45,41 @@ const struct conf_key *conf_key_find(enum conf_section section, const char *name
 	return NULL;
 }
 
-/* "off" and "auto" are 0 in the field; where "off" exists, 0 is off too. */
-static int parse_scaled(const struct conf_key *key, const char *text, uint64_t *ret)
+int conf_scaled_parse(enum conf_type type, const char *text, uint64_t *ret)
 {
 	const char *rest;
 	uint64_t value, factor = 0;
+	int err = conf_digits(text, &value, &rest);
+
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < ARRAY_LEN(units) && !factor; i++) {
+		if (units[i].type == type && strcmp(units[i].suffix, rest) == 0)
+			factor = units[i].factor;
+	}
+	if (type == CONF_TYPE_TIME && value == 0 && *rest == '\0')
+		factor = 1; /* no unit is needed to say 0 */
+	if (!factor)
+		return -EINVAL;
+	if (__builtin_mul_overflow(value, factor, &value))
+		return -ERANGE;
+	*ret = value;
+	return 0;
+}
+
+/* "off" and "auto" are 0 in the field; where "off" exists, 0 is off too. */
+static int parse_scaled(const struct conf_key *key, const char *text, uint64_t *ret)
+{
+	uint64_t value;
 	int err;
 
 	if (key->words && strcmp(text, key->words) == 0) {
 		*ret = 0;
 		return 0;
 	}
-	err = conf_digits(text, &value, &rest);
+	err = conf_scaled_parse(key->type, text, &value);
 	if (err)
 		return err;
-	for (unsigned int i = 0; i < ARRAY_LEN(units) && !factor; i++) {
-		if (units[i].type == key->type && strcmp(units[i].suffix, rest) == 0)
-			factor = units[i].factor;
-	}
-	if (key->type == CONF_TYPE_TIME && value == 0 && *rest == '\0')
-		factor = 1; /* no unit is needed to say 0 */
-	if (!factor)
-		return -EINVAL;
-	if (__builtin_mul_overflow(value, factor, &value))
-		return -ERANGE;
 	if (value == 0 && key->words && strcmp(key->words, "off") == 0) {
 		*ret = 0;
 		return 0;
@@ -79,23 +90,26 @@ static int parse_scaled(const struct conf_key *key, const char *text, uint64_t *
 	return 0;
 }
 
-static void format_scaled(const struct conf_key *key, uint64_t value, char *text, size_t size)
+void conf_scaled_format(enum conf_type type, uint64_t value, char *text, size_t size)
 {
 	const struct unit *unit = units;
 
-	if (value == 0 && key->words) {
-		snprintf(text, size, "%s", key->words);
-		return;
-	}
-	while (unit->type != key->type ||
-		(unit->factor > 1 && (value == 0 || value % unit->factor)))
+	while (unit->type != type || (unit->factor > 1 && (value == 0 || value % unit->factor)))
 		unit++;
 	snprintf(text, size, "%" PRIu64 "%s", value / unit->factor, value ? unit->suffix : "");
 }
 
+static void format_scaled(const struct conf_key *key, uint64_t value, char *text, size_t size)
+{
+	if (value == 0 && key->words)
+		snprintf(text, size, "%s", key->words);
+	else
+		conf_scaled_format(key->type, value, text, size);
+}
+
 static void store(const struct conf_key *key, void *object, uint64_t value)
 {
-	void *field = (char *)object + key->offset;
+	void *field = conf_key_field(key, object);
 
 	if (key->size == sizeof(unsigned int)) /* also every enum */
 		*(unsigned int *)field = (unsigned int)value;
@@ -105,7 +119,7 @@ static void store(const struct conf_key *key, void *object, uint64_t value)
 
 static uint64_t load(const struct conf_key *key, const void *object)
 {
-	const void *field = (const char *)object + key->offset;
+	const void *field = conf_key_field_const(key, object);
 
 	if (key->size == sizeof(unsigned int))
 		return *(const unsigned int *)field;
@@ -197,7 +211,7 @@ static int set_enum(
 static int set_text(
 	const struct conf_key *key, void *object, const char *text, struct conf_error *why)
 {
-	char **field = (char **)(void *)((char *)object + key->offset), *copy = NULL;
+	char **field = conf_key_field(key, object), *copy = NULL;
 
 	/* The default account is NULL: it may fall back to another one, a named account may not. */
 	if (!key->def || strcmp(text, key->def) != 0) {
@@ -242,7 +256,7 @@ static int set_name(
 static int set_addr(const struct conf_key *key, void *object, const char *text, unsigned int line,
 	struct conf_error *why)
 {
-	void *field = (char *)object + key->offset;
+	void *field = conf_key_field(key, object);
 	struct addr addr = {0};
 	const char *error;
 
@@ -280,6 +294,8 @@ static int set_not_yet(const struct conf_key *key, const char *text, struct conf
 int conf_key_set(const struct conf_key *key, void *object, const char *value, unsigned int line,
 	struct conf_error *why)
 {
+	void *field = conf_key_field(key, object);
+
 	if (key->flags & CONF_NOT_YET)
 		return set_not_yet(key, value, why);
 	switch (key->type) {
@@ -298,6 +314,17 @@ int conf_key_set(const struct conf_key *key, void *object, const char *value, un
 		return set_addr(key, object, value, line, why);
 	case CONF_TYPE_SERVER:
 		return conf_server_add(object, value, line, why);
+	case CONF_TYPE_ALLOW:
+	case CONF_TYPE_DENY:
+		return conf_access_add(field, key->type == CONF_TYPE_ALLOW, value, line, why);
+	case CONF_TYPE_RATE:
+		return conf_rate_set(key, field, value, why);
+	case CONF_TYPE_BIND_OPTIONS:
+		return conf_bind_options_set(field, value, line, why);
+	case CONF_TYPE_CHECK:
+		if (conf_is_send_expect(value))
+			return conf_send_expect_set(object, value, why);
+		return set_enum(key, object, value, why);
 	case CONF_TYPE_TEXT:
 		break;
 	}
@@ -356,9 +383,29 @@ static void dump_scaled(const struct conf_key *key, const void *object, FILE *ou
 		parse_scaled(key, key->def, &def) == 0 && def == value ? key->def : text);
 }
 
+/* What conf_values.c writes; empty is "key =". */
+static void dump_value(const struct conf_key *key, const void *object, FILE *out)
+{
+	const void *field = conf_key_field_const(key, object);
+	const struct conf_backend *backend = object;
+
+	if (key->type == CONF_TYPE_CHECK && backend->check != CHECK_SEND_EXPECT) {
+		dump_word(key, object, out);
+		return;
+	}
+	fprintf(out, "%s =", key->name);
+	if (key->type == CONF_TYPE_RATE)
+		conf_rate_dump(field, out);
+	else if (key->type == CONF_TYPE_BIND_OPTIONS)
+		conf_bind_options_dump(field, out);
+	else
+		conf_send_expect_dump(backend, out);
+	fputc('\n', out);
+}
+
 static void dump_key(const struct conf_key *key, const void *object, FILE *out)
 {
-	const void *field = (const char *)object + key->offset;
+	const void *field = conf_key_field_const(key, object);
 	const char *string;
 	char text[ADDR_TEXT_MAX];
 
@@ -371,6 +418,15 @@ static void dump_key(const struct conf_key *key, const void *object, FILE *out)
 		return;
 	case CONF_TYPE_SERVER:
 		conf_server_dump(object, out);
+		return;
+	case CONF_TYPE_ALLOW:
+	case CONF_TYPE_DENY:
+		conf_access_dump(field, key->type == CONF_TYPE_ALLOW, out);
+		return;
+	case CONF_TYPE_RATE:
+	case CONF_TYPE_BIND_OPTIONS:
+	case CONF_TYPE_CHECK:
+		dump_value(key, object, out);
 		return;
 	case CONF_TYPE_ADDR:
 		addr_format(field, text, sizeof(text));

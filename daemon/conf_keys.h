@@ -18,6 +18,11 @@ enum conf_type {
 	CONF_TYPE_ADDR,
 	CONF_TYPE_ADDRS,
 	CONF_TYPE_SERVER,
+	CONF_TYPE_ALLOW, /* both add to the same list */
+	CONF_TYPE_DENY,
+	CONF_TYPE_RATE,
+	CONF_TYPE_BIND_OPTIONS,
+	CONF_TYPE_CHECK, /* the words of an enum, of which the last takes two quoted texts */
 };
 
 enum {
@@ -41,6 +46,8 @@ struct conf_key {
 };
 
 #define CONF_KEYS_MAX 64
+#define CONF_LINE_MAX \
+	197 /* characters of a line; what is read has to fit again when it is dumped */
 extern const struct conf_key conf_keys[];
 extern const unsigned int conf_key_count;
 
@@ -57,7 +64,41 @@ MUST_CHECK int conf_key_set_defaults(enum conf_section section, void *object);
 /* Writes "name = value" lines for every key of the section that is supported. */
 void conf_key_dump(enum conf_section section, const void *object, FILE *out);
 
-/* For conf_key_set() of the key "server": "ADDRESS [name=NAME] [weight=N]". Same errors. */
+/* The field in the struct of the key's section. */
+static inline void *conf_key_field(const struct conf_key *key, void *object)
+{
+	return (char *)object + key->offset;
+}
+
+static inline const void *conf_key_field_const(const struct conf_key *key, const void *object)
+{
+	return (const char *)object + key->offset;
+}
+
+/* For conf_key_set() and conf_key_dump(): the values that are more than one word. Same errors. The
+ * dumps write what follows "key =", but conf_access_dump() whole lines. */
+MUST_CHECK int conf_access_add(struct conf_cidrs *access, bool allow, const char *text,
+	unsigned int line, struct conf_error *why);
+void conf_access_dump(const struct conf_cidrs *access, bool allow, FILE *out);
+/* min and max bound the period. */
+MUST_CHECK int conf_rate_set(const struct conf_key *key, struct conf_rate *rate, const char *text,
+	struct conf_error *why);
+void conf_rate_dump(const struct conf_rate *rate, FILE *out);
+MUST_CHECK int conf_bind_options_set(struct conf_bind_options *options, const char *text,
+	unsigned int line, struct conf_error *why);
+void conf_bind_options_dump(const struct conf_bind_options *options, FILE *out);
+/* True for "send_expect", whatever follows. */
+bool conf_is_send_expect(const char *text);
+MUST_CHECK int conf_send_expect_set(
+	struct conf_backend *backend, const char *text, struct conf_error *why);
+void conf_send_expect_dump(const struct conf_backend *backend, FILE *out);
+
+/* A number, size or time, as the unit of its type says. -EINVAL: not one; -ERANGE: overflow. */
+MUST_CHECK int conf_scaled_parse(enum conf_type type, const char *text, uint64_t *ret);
+/* With the largest unit that divides the value. */
+void conf_scaled_format(enum conf_type type, uint64_t value, char *text, size_t size);
+
+/* For conf_key_set() of the key "server": "ADDRESS [option]...". Same errors. */
 MUST_CHECK int conf_server_add(
 	struct conf_backend *backend, const char *text, unsigned int line, struct conf_error *why);
 /* One line per server. */

@@ -9,6 +9,8 @@
 #define NAME_MAX_LEN 48
 #define WEIGHT_DEFAULT 1
 #define WEIGHT_MAX 256
+#define MAX_SESSIONS_MAX 100000000
+#define TEXT_MAX (CONF_LINE_MAX - 9) /* "server = " */
 
 int conf_digits(const char *text, uint64_t *ret, const char **ret_rest)
 {
@@ -121,6 +123,20 @@ static int set_weight(struct conf_server *server, const char *value, struct conf
 	return 0;
 }
 
+static int set_max_sessions(struct conf_server *server, const char *value, struct conf_error *why)
+{
+	bool off = strcmp(value, "off") == 0;
+	const char *rest;
+	uint64_t n = 0;
+
+	if (!off && (conf_digits(value, &n, &rest) || *rest || n > MAX_SESSIONS_MAX))
+		return refuse(
+			why, value, "not a number of sessions; allowed: off, or 1 to 100000000");
+	server->max_sessions = (unsigned int)n;
+	server->max_sessions_is_own = true;
+	return 0;
+}
+
 /* *given holds one bit per option of this line. */
 static int set_option(
 	struct conf_server *server, char *word, unsigned int *given, struct conf_error *why)
@@ -133,8 +149,9 @@ static int set_option(
 		strncmp(word, names[option], strlen(names[option])) != 0)
 		option++;
 	if (option == ARRAY_LEN(names) || (option == 3 && word[strlen(names[3])]))
-		return refuse(
-			why, word, "not a server option; allowed: name=NAME, weight=0 to 256");
+		return refuse(why, word,
+			"not a server option; allowed: name=NAME, weight=0 to 256, "
+			"max_sessions=off or 1 to 100000000, backup");
 	if (*given & 1u << option)
 		return refuse(why, word, "this server option is given twice");
 	*given |= 1u << option;
@@ -143,11 +160,10 @@ static int set_option(
 		return set_name(server, value, why);
 	if (option == 1)
 		return set_weight(server, value, why);
-	if (option == 2 && strcmp(value, "off") == 0)
-		return 0;
-	return refuse(why, word,
-		option == 2 ? "not supported yet (only 'max_sessions=off' is)"
-			    : "not supported yet");
+	if (option == 2)
+		return set_max_sessions(server, value, why);
+	server->backup = true;
+	return 0;
 }
 
 static int parse_words(struct conf_server *server, char *text, struct conf_error *why)
@@ -201,9 +217,12 @@ int conf_server_add(
 	struct conf_backend *backend, const char *text, unsigned int line, struct conf_error *why)
 {
 	struct conf_server server = {.weight = WEIGHT_DEFAULT, .line = line};
-	char *copy = strdup(text);
+	char *copy;
 	int err = -ENOMEM;
 
+	if (strlen(text) > TEXT_MAX)
+		return refuse(why, text, "too long (at most 188 characters)");
+	copy = strdup(text);
 	if (copy)
 		err = parse_words(&server, copy, why);
 	else
@@ -228,6 +247,12 @@ static void dump_server(const struct conf_server *server, FILE *out)
 		fprintf(out, " name=%s", server->name);
 	if (server->weight != WEIGHT_DEFAULT)
 		fprintf(out, " weight=%u", server->weight);
+	if (server->max_sessions_is_own && server->max_sessions)
+		fprintf(out, " max_sessions=%u", server->max_sessions);
+	else if (server->max_sessions_is_own)
+		fputs(" max_sessions=off", out);
+	if (server->backup)
+		fputs(" backup", out);
 	fputc('\n', out);
 }
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <inttypes.h>
 
 #include "conf_check.h"
@@ -75,7 +76,7 @@ static void every_range_takes_its_edges_and_nothing_beyond(void **state)
 		snprintf(text, sizeof(text), "%s = %" PRIu64 "%s", key->name, key->min - 1, unit);
 		refuses_key(key->section, text, "is out of range; allowed: ");
 	}
-	assert_int_equal(ranges, 10);
+	assert_int_equal(ranges, 23);
 }
 
 static void range_errors_show_value_and_range(void **state)
@@ -206,24 +207,19 @@ static void keys_not_supported_yet_take_their_default_only(void **state)
 		snprintf(text, sizeof(text), "%s = 17", key->name);
 		refuses_key(key->section, text, key->def ? words : ": not supported yet");
 	}
-	assert_int_equal(keys, 26);
+	assert_int_equal(keys, 11);
 }
 
 static void words_not_supported_yet_are_told_from_wrong_ones(void **state)
 {
 	(void)state;
-	accepts_key(CONF_BACKEND, "balance = round_robin");
-	refuses_key(CONF_BACKEND, "balance = least_sessions",
-		"'least_sessions': not supported yet (only 'round_robin' is)");
-	refuses_key(CONF_BACKEND, "balance = random_two", "not supported yet");
-	refuses_key(CONF_BACKEND, "balance = source_hash", "not supported yet");
-	refuses_key(CONF_BACKEND, "balance = leastconn", "'leastconn' is not one of 'round_robin'");
-	accepts_key(CONF_BACKEND, "check = tcp");
-	accepts_key(CONF_BACKEND, "check = off");
-	refuses_key(CONF_BACKEND, "check = send_expect PING PONG",
-		"not supported yet (only 'off', 'tcp' are)");
-	refuses_key(CONF_BACKEND, "check = on", "is not one of 'off', 'tcp'");
+	refuses_key(CONF_BACKEND, "send_proxy = v2", "not supported yet (only 'off' is)");
+	refuses_key(CONF_BACKEND, "balance = leastconn",
+		"'leastconn' is not one of 'round_robin', 'least_sessions', 'random_two', "
+		"'source_hash'");
+	refuses_key(CONF_BACKEND, "check = on", "is not one of 'off', 'tcp', 'send_expect'");
 	refuses_key(CONF_BACKEND, "check = tcp off", "is not one of");
+	refuses_key(CONF_BACKEND, "on_server_down = kill", "is not one of 'keep', 'reset'");
 }
 
 static void server_lines_are_strict(void **state)
@@ -250,10 +246,233 @@ static void server_lines_are_strict(void **state)
 	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=a name=b", "given twice");
 	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=", "not a server name");
 	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 name=\xff", "not a server name");
-	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backup", "'backup': not supported yet");
 	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backups", "not a server option");
-	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=5", "not supported yet");
-	accepts_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=off");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backup=1", "not a server option");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 backup backup", "given twice");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=100000001",
+		"'100000001': not a number of sessions; allowed: off, or 1 to 100000000");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=5x", "not a number");
+	refuses_key(CONF_BACKEND, "server = 10.0.0.1:80 max_sessions=", "not a number");
+}
+
+static void max_sessions_of_a_server_overrides_the_backend_even_with_off(void **state)
+{
+	struct conf *conf = accept_text(LISTENER
+		"[backend app]\nserver = 1.1.1.1:1 max_sessions=7 backup\nserver_max_sessions = 5\n"
+		"server = 1.1.1.1:2 max_sessions=off\nserver = 1.1.1.1:3\n"
+		"server = 1.1.1.1:4 max_sessions=0\n");
+	const struct conf_server *servers = conf->backends[0].servers;
+
+	(void)state;
+	assert_int_equal(servers[0].max_sessions, 7);
+	assert_true(servers[0].backup);
+	assert_int_equal(servers[1].max_sessions, 0);
+	assert_int_equal(servers[2].max_sessions, 5);
+	assert_false(servers[2].backup);
+	assert_int_equal(servers[3].max_sessions, 0);
+	survives_its_dump(conf);
+}
+
+static void networks_are_kept_in_one_form(void **state)
+{
+	static const struct {
+		const char *text, *host;
+		unsigned int prefix;
+	} cases[] = {
+		{"10.0.0.0/8", "10.0.0.0", 8}, {"10.1.2.3", "10.1.2.3", 32},
+		{"10.1.2.3/32", "10.1.2.3", 32}, {"10.1.2.2/31", "10.1.2.2", 31},
+		{"0.0.0.0/0", "0.0.0.0", 0}, {"::/0", "::", 0}, {"2001:db8::/33", "2001:db8::", 33},
+		{"::1", "::1", 128}, {"::ffff:10.0.0.0/104", "10.0.0.0", 8},
+		{"::ffff:1.2.3.4", "1.2.3.4", 32}, {"::ffff:0.0.0.0/96", "0.0.0.0", 0},
+		{"::fffe:0:0/95", "::fffe:0.0.0.0", 95}, /* more than the mapped ones: stays */
+	};
+	unsigned char want[16];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		int family = strchr(cases[i].host, ':') ? AF_INET6 : AF_INET;
+		char text[64];
+		struct conf *conf;
+		const struct conf_cidr *cidr;
+
+		snprintf(text, sizeof(text), "%s = %s", i % 2 ? "allow" : "deny", cases[i].text);
+		conf = accept_key(CONF_LISTENER, text);
+		assert_int_equal(conf->listeners[0].access.n, 1);
+		cidr = &conf->listeners[0].access.v[0];
+		memset(want, 0, sizeof(want));
+		assert_int_equal(inet_pton(family, cases[i].host, want), 1);
+		assert_int_equal(cidr->family, family);
+		assert_int_equal(cidr->prefix, cases[i].prefix);
+		assert_memory_equal(cidr->ip, want, sizeof(want));
+		assert_int_equal(cidr->allow, i % 2);
+		assert_int_equal(cidr->line, 4);
+		survives_its_dump(conf);
+	}
+}
+
+static void networks_are_strict(void **state)
+{
+	static const char *const bad[] = {"", "any", "10", "10.0.0", "10.0.0.0/", "/8",
+		"10.0.0.0/8/8", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8x", "10.0.0.0/ 8",
+		"10.0.0.0/4294967304", "10.0.0.0/255.0.0.0", "::/129", "[::1]", "[::1]/128",
+		"fe80::1%1", "1.2.3.4:80", "010.0.0.1", "10.0.0.0/8,11.0.0.0/8", "unix:/x",
+		"1111:1111:1111:1111:1111:1111:1111:1111:1111:1111/1"};
+	char text[128];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "allow = %s", bad[i]);
+		refuses_key(CONF_LISTENER, text, "not a ");
+	}
+	refuses_key(CONF_LISTENER, "deny = 10.0.0.1/8",
+		"'10.0.0.1/8': there are bits beyond the prefix; the network is 10.0.0.0/8");
+	refuses_key(CONF_LISTENER, "allow = 1.2.3.4/0", "the network is 0.0.0.0/0");
+	refuses_key(CONF_LISTENER, "allow = 2001:db8::1/127", "the network is 2001:db8::/127");
+	refuses_key(CONF_LISTENER, "allow = 2001:db8::/24", "the network is 2001:d00::/24");
+}
+
+static void same_network_may_be_allowed_and_denied(void **state)
+{
+	struct conf *conf = accept_text(LISTENER "allow = 10.0.0.0/8\ndeny = 10.0.0.0/8\n"
+						 "allow = 10.0.0.0/8\ndeny = ::/0\n" BACKEND);
+	const struct conf_cidrs *access = &conf->listeners[0].access;
+
+	(void)state;
+	assert_int_equal(access->n, 4);
+	assert_true(access->v[0].allow);
+	assert_false(access->v[1].allow);
+	assert_true(access->v[2].allow);
+	assert_int_equal(access->v[3].line, 7);
+	survives_its_dump(conf);
+}
+
+static void rates_are_a_number_per_time(void **state)
+{
+	static const char *const bad[] = {"", "100", "100/", "100/s", "/1s", "100/0", "100/1",
+		"0/1s", "100 / 1s", "1000001/1s", "100/25h", "100/1s/1s", "-1/1s",
+		"18446744073709551617/1s"};
+	struct conf *conf = accept_key(CONF_LISTENER, "max_rate_per_ip = 100/90s");
+	char text[64];
+
+	(void)state;
+	assert_int_equal(conf->listeners[0].max_rate_per_ip.count, 100);
+	assert_int_equal(conf->listeners[0].max_rate_per_ip.period_ms, 90000);
+	survives_its_dump(conf);
+	survives_its_dump(accept_key(CONF_LISTENER, "max_rate_per_ip = 1000000/1ms"));
+	conf = accept_key(CONF_LISTENER, "max_rate_per_ip = 0");
+	assert_int_equal(conf->listeners[0].max_rate_per_ip.count, 0);
+	survives_its_dump(conf);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "max_rate_per_ip = %s", bad[i]);
+		refuses_key(CONF_LISTENER, text,
+			"is not a rate (as in 100/1s); allowed: off, or 1 to 1000000 per 1ms to "
+			"24h");
+	}
+}
+
+static void bind_options_are_strict(void **state)
+{
+	struct conf *conf =
+		accept_text(LISTENER "bind = *:81\nbind_options = backlog=65535\tfreebind "
+				     "interface=eth0.7 v6only\n" BACKEND);
+	const struct conf_bind_options *options = &conf->listeners[0].bind_options;
+
+	(void)state;
+	assert_true(options->v6only && options->freebind);
+	assert_string_equal(options->interface, "eth0.7");
+	assert_int_equal(options->backlog, 65535);
+	assert_int_equal(options->line, 5);
+	survives_its_dump(conf);
+	survives_its_dump(accept_key(CONF_LISTENER, "bind_options ="));
+	survives_its_dump(accept_key(CONF_LISTENER, "bind_options = backlog=1"));
+	refuses_key(CONF_LISTENER, "bind_options = v6", "'v6': not a bind option; allowed: v6only");
+	refuses_key(CONF_LISTENER, "bind_options = freebind freebind", "given twice");
+	refuses_key(CONF_LISTENER, "bind_options = backlog=1 backlog=2", "given twice");
+	refuses_key(CONF_LISTENER, "bind_options = interface=a interface=a", "given twice");
+	refuses_key(CONF_LISTENER, "bind_options = backlog=0", "not a backlog");
+	refuses_key(CONF_LISTENER, "bind_options = backlog=65536", "not a backlog");
+	refuses_key(CONF_LISTENER, "bind_options = backlog=9x", "not a backlog");
+	refuses_key(CONF_LISTENER, "bind_options = interface=", "not the name of a network");
+	refuses_key(CONF_LISTENER, "bind_options = interface=1234567890123456", "not the name");
+	refuses_key(CONF_LISTENER, "bind_options = interface=a/b", "not the name");
+	refuses_key(CONF_LISTENER, "bind_options = interface=..", "not the name");
+	accepts_key(CONF_LISTENER, "bind_options = interface=123456789012345");
+}
+
+static void bind_options_that_nothing_can_have_are_refused(void **state)
+{
+	(void)state;
+	refuses_key(CONF_LISTENER, "bind_options = v6only", "v6only, but no IPv6 address");
+	refuses("[listener web]\nbind_options = freebind\nbind = unix:/a\nbackend = app\n" BACKEND,
+		2, "key 'bind_options' in [listener web]: freebind, but only UNIX sockets");
+	refuses("[listener web]\nbind = unix:/a\nbackend = app\nbind_options = "
+		"interface=lo\n" BACKEND,
+		4, "interface, but only UNIX sockets");
+	accepts("[listener web]\nbind = unix:/a\nbackend = app\nbind_options = "
+		"backlog=5\n" BACKEND);
+	accepts("[listener web]\nbind = unix:/a\nbind = *:1\nbackend = app\n"
+		"bind_options = v6only\n" BACKEND);
+}
+
+static void check_texts_take_the_escapes_of_c(void **state)
+{
+	static const char send[] = "PING\r\n\0\xff\t\"\\ ;x", expect[] = "+PONG";
+	struct conf *conf = accept_key(CONF_BACKEND,
+		"check = send_expect  "
+		"\"PING\\r\\n\\x00\\xfF\\t\\\"\\\\\\x20;x\"\t\"+PONG\" ; note");
+	const struct conf_backend *backend = &conf->backends[0];
+
+	(void)state;
+	assert_int_equal(backend->check, CHECK_SEND_EXPECT);
+	assert_int_equal(backend->check_send_len, sizeof(send) - 1);
+	assert_memory_equal(backend->check_send, send, sizeof(send) - 1);
+	assert_int_equal(backend->check_expect_len, sizeof(expect) - 1);
+	assert_memory_equal(backend->check_expect, expect, sizeof(expect) - 1);
+	survives_its_dump(conf);
+	conf = accept_key(CONF_BACKEND, "check = send_expect \"\" \"2;0 \\x3b\"");
+	assert_int_equal(conf->backends[0].check_send_len, 0);
+	assert_int_equal(conf->backends[0].check_expect_len, 5);
+	survives_its_dump(conf);
+}
+
+static void check_texts_are_strict(void **state)
+{
+	static const struct {
+		const char *text, *words;
+	} bad[] = {
+		{"send_expect", "allowed: send_expect \"SEND\" \"EXPECT\""},
+		{"send_expect PING PONG", "in quotes"},
+		{"send_expect\"a\" \"b\"", "in quotes"},
+		{"send_expect \"a\"\"b\"", "in quotes"},
+		{"send_expect \"a\"", "in quotes"},
+		{"send_expects \"a\" \"b\"", "in quotes"},
+		{"send_expect \"a\" \"b", "a quote is not closed"},
+		{"send_expect \"a\" \"b\\\"", "a quote is not closed"},
+		{"send_expect \"a ;\" \"b\"", "write ';' after a space as \\x3b"},
+		{"send_expect \"a\" \"b\" c", "only two quoted texts"},
+		{"send_expect \"a\" \"b\" \"c\"", "only two quoted texts"},
+		{"send_expect \"a\" \"\"", "EXPECT is empty"},
+		{"send_expect \"\\q\" \"b\"", "unknown escape"},
+		{"send_expect \"\\x\" \"b\"", "unknown escape"},
+		{"send_expect \"\\x0\" \"b\"", "unknown escape"},
+		{"send_expect \"\\0\" \"b\"", "unknown escape"},
+		{"send_expect \"\\\" \"b\"", "in quotes"},
+		{"send_expect \"a\tb\" \"b\"", "write a tab as \\t"},
+		{"send_expect \"caf\xc3\xa9\" \"b\"", "not ASCII as \\xNN"},
+		{"Send_expect \"a\" \"b\"", "is not one of"},
+	};
+	char text[256], filler[200];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "check = %s", bad[i].text);
+		refuses_key(CONF_BACKEND, text, bad[i].words);
+	}
+	memset(filler, 'x', sizeof(filler));
+	snprintf(text, sizeof(text), "check=send_expect \"\" \"%.*s\"", 172, filler);
+	survives_its_dump(accept_key(CONF_BACKEND, text));
+	snprintf(text, sizeof(text), "check=send_expect \"\" \"%.*s\"", 173, filler);
+	refuses_key(CONF_BACKEND, text, "at most 189 characters");
 }
 
 static void server_names_are_unique_in_their_backend(void **state)
@@ -296,6 +515,25 @@ static void any_addresses_overlap_and_free_ports_do_not(void **state)
 		"bind = *:90\nbind = 0.0.0.0:91\nbind = 127.0.0.1:90\nbind = [::1]:90\n" BACKEND);
 	accepts(LISTENER
 		"bind = *:0\nbind = *:0\nbind = 127.0.0.1:0\nbind = 127.0.0.1:0\n" BACKEND);
+}
+
+static void v6only_and_interfaces_part_equal_binds(void **state)
+{
+	(void)state;
+#define OTHER(bind, options) \
+	"[listener b]\nbind = " bind "\nbackend = app\nbind_options = " options "\n"
+#define ANY(options) "[listener web]\nbind = *:80\nbackend = app\nbind_options = " options "\n"
+	accepts(ANY("v6only") OTHER("0.0.0.0:80", "") BACKEND);
+	refuses(ANY("") OTHER("0.0.0.0:80", "") BACKEND, 6, "is taken");
+	refuses(ANY("v6only") OTHER("[::]:80", "") BACKEND, 6, "'[::]:80' is taken: bind = *:80");
+	refuses(ANY("v6only") OTHER("*:80", "v6only") BACKEND, 6, "'*:80' is taken");
+	refuses(ANY("v6only") OTHER("*:80", "") BACKEND, 6, "'*:80' is taken");
+	accepts(ANY("interface=eth0") OTHER("*:80", "interface=eth1") BACKEND);
+	accepts(ANY("interface=eth0") OTHER("*:80", "") BACKEND);
+	refuses(ANY("interface=eth0") OTHER("*:80", "interface=eth0") BACKEND, 6, "is taken");
+	refuses("[listener web]\nbind = unix:/a\nbind = *:1\nbackend = app\n"
+		"bind_options = interface=eth0\n" OTHER("unix:/a", "") BACKEND,
+		7, "'unix:/a' is taken");
 }
 
 static void file_less_form_refuses_bad_ends(void **state)
@@ -341,9 +579,19 @@ int main(void)
 		cmocka_unit_test(keys_not_supported_yet_take_their_default_only),
 		cmocka_unit_test(words_not_supported_yet_are_told_from_wrong_ones),
 		cmocka_unit_test(server_lines_are_strict),
+		cmocka_unit_test(max_sessions_of_a_server_overrides_the_backend_even_with_off),
+		cmocka_unit_test(networks_are_kept_in_one_form),
+		cmocka_unit_test(networks_are_strict),
+		cmocka_unit_test(same_network_may_be_allowed_and_denied),
+		cmocka_unit_test(rates_are_a_number_per_time),
+		cmocka_unit_test(bind_options_are_strict),
+		cmocka_unit_test(bind_options_that_nothing_can_have_are_refused),
+		cmocka_unit_test(check_texts_take_the_escapes_of_c),
+		cmocka_unit_test(check_texts_are_strict),
 		cmocka_unit_test(server_names_are_unique_in_their_backend),
 		cmocka_unit_test(same_bind_twice_is_refused),
 		cmocka_unit_test(any_addresses_overlap_and_free_ports_do_not),
+		cmocka_unit_test(v6only_and_interfaces_part_equal_binds),
 		cmocka_unit_test(file_less_form_refuses_bad_ends),
 	};
 
