@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
-/* The few kernel fields the programs read. libbpf relocates the offsets to the running kernel (CO-RE). */
+/* The few kernel fields the programs read. libbpf relocates the offsets to the running kernel
+ * (CO-RE). */
 #ifndef SHUNT_CORE_BPF_H
 #define SHUNT_CORE_BPF_H
 

@@ -5,8 +5,9 @@
 
 #include "abi.h"
 
-/* Every spliced socket, as a redirect target. Must never have a program attached: being in here keeps
- * the socket's psock, and with it the queue of redirected bytes, alive. Written by the daemon. */
+/* Every spliced socket, as a redirect target. Must never have a program attached: being in here
+ * keeps the socket's psock, and with it the queue of redirected bytes, alive. Written by the
+ * daemon. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 1); /* daemon */
@@ -14,8 +15,9 @@ struct {
 	__type(value, __u64);
 } redir_targets SEC(".maps");
 
-/* Every socket whose bytes the verdict program handles, until its session ends. Written by the daemon;
- * an entry is not deleted while its socket can receive (that loses bytes: design.md 5.2). */
+/* Every socket whose bytes the verdict program handles, until its session ends. Written by the
+ * daemon; an entry is not deleted while its socket can receive (that loses bytes: design.md 5.2).
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 1); /* daemon */

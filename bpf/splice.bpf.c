@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * The programs on spliced sockets. Each runs for one skb that a socket received, under that socket's lock,
- * and decides whether its bytes go to the other end of the session or to the worker.
+ * The programs on spliced sockets. Each runs for one skb that a socket received, under that
+ * socket's lock, and decides whether its bytes go to the other end of the session or to the worker.
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
@@ -20,7 +20,8 @@ const volatile __u32 sabotage = SABOTAGE_NONE;
 
 /* sk_skb_adjust_room() refuses more in one call. */
 #define TRIM_STEP 0xfffu
-/* Enough for an skb of a megabyte; TCP builds none above 64 KiB times two by coalescing (131 KB seen). */
+/* Enough for an skb of a megabyte; TCP builds none above 64 KiB times two by coalescing (131 KB
+ * seen). */
 #define TRIM_STEPS 256
 
 static __always_inline int verdict(enum verdict why, int action)
@@ -84,9 +85,9 @@ static __always_inline void start(struct flow *flow, struct __sk_buff *skb)
 }
 
 /*
- * Cuts off bytes that were seen before. The kernel hands over whole skbs, also when the front of one is a
- * repetition (a repacketized retransmission), and would send those bytes twice.
- * Returns the bytes left, or -1 when the stream cannot be continued.
+ * Cuts off bytes that were seen before. The kernel hands over whole skbs, also when the front of
+ * one is a repetition (a repacketized retransmission), and would send those bytes twice. Returns
+ * the bytes left, or -1 when the stream cannot be continued.
  */
 static __always_inline int trim(struct flow *flow, struct __sk_buff *skb, __u32 seq)
 {
@@ -118,8 +119,8 @@ static __always_inline int trim(struct flow *flow, struct __sk_buff *skb, __u32 
 
 struct backlog {
 	__u32 waiting; /* handed over, not yet written by the peer */
-	__u32 queued;  /* in the peer's write queue, overhead included */
-	__u32 room;    /* half of the peer's send buffer */
+	__u32 queued; /* in the peer's write queue, overhead included */
+	__u32 room; /* half of the peer's send buffer */
 };
 
 static __always_inline void measure(struct flow *flow, bool rebase, struct backlog *backlog)
@@ -141,10 +142,10 @@ static __always_inline void measure(struct flow *flow, bool rebase, struct backl
 }
 
 /*
- * Redirect only what fits: what waits in the peer's psock queue, what its write queue holds and this skb
- * together under half of its send buffer (then the kernel's worker never meets a full one, where it would
- * poll and block the other direction), and the waiting bytes under the limit. An idle peer takes any skb
- * that the limit allows.
+ * Redirect only what fits: what waits in the peer's psock queue, what its write queue holds and
+ * this skb together under half of its send buffer (then the kernel's worker never meets a full one,
+ * where it would poll and block the other direction), and the waiting bytes under the limit. An
+ * idle peer takes any skb that the limit allows.
  */
 static __always_inline bool fits(const struct flow *flow, const struct backlog *backlog, __u32 len)
 {
@@ -166,7 +167,8 @@ static __always_inline int redirect(struct flow *flow, struct __sk_buff *skb, __
 	return -1;
 }
 
-/* A passed skb is charged to the socket, so its window closes and TCP's own backpressure reaches the sender. */
+/* A passed skb is charged to the socket, so its window closes and TCP's own backpressure reaches
+ * the sender. */
 static __always_inline int pass(struct flow *flow, __u32 len, enum flow_event_kind kind)
 {
 	flow->passed += len;
@@ -192,14 +194,16 @@ static __always_inline bool handed_back(const struct flow *flow)
 SEC("sk_skb/stream_verdict")
 int skb_verdict(struct __sk_buff *skb)
 {
-	__u32 seq = skb->cb[0]; /* TCP_SKB_CB(skb)->seq: nothing writes there before us (kernel-notes 16) */
+	__u32 seq = skb->cb[0]; /* TCP_SKB_CB(skb)->seq: nothing writes there before us
+				   (kernel-notes 16) */
 	struct backlog backlog = {};
 	struct flow *flow;
 	bool rebase;
 	int len;
 
 	if (skb->len == 0 && !(sabotage & SABOTAGE_EMPTY))
-		return verdict(VERDICT_EMPTY, SK_DROP); /* redirected, it would break the peer (EPIPE) */
+		return verdict(
+			VERDICT_EMPTY, SK_DROP); /* redirected, it would break the peer (EPIPE) */
 	flow = flow_find(bpf_get_socket_cookie(skb));
 	if (!flow)
 		return verdict(VERDICT_NO_FLOW, SK_PASS);
@@ -210,7 +214,7 @@ int skb_verdict(struct __sk_buff *skb)
 	flow->started = 1;
 	len = trim(flow, skb, seq);
 	if (len < 0)
-		return broken(flow, (enum flow_fault)-len);
+		return broken(flow, (enum flow_fault) - len);
 	if (len == 0 && !(sabotage & SABOTAGE_EMPTY))
 		return verdict(VERDICT_REPEAT, SK_DROP);
 	flow->skbs++;
@@ -237,8 +241,8 @@ int skb_parser(struct __sk_buff *skb)
 
 /*
  * Behind a stream parser: no sequence numbers (strparser uses the control block) and no SK_PASS (it
- * stalls: kernel-notes 15.3). Over the limit it goes on redirecting, tells the worker to take the direction
- * away, and closes the valve when the worker is too slow for that.
+ * stalls: kernel-notes 15.3). Over the limit it goes on redirecting, tells the worker to take the
+ * direction away, and closes the valve when the worker is too slow for that.
  */
 SEC("sk_skb/stream_verdict")
 int skb_parsed(struct __sk_buff *skb)
@@ -267,9 +271,10 @@ int skb_parsed(struct __sk_buff *skb)
 }
 
 /*
- * The valve: a socket filter on sockets behind a stream parser. While it is closed it cuts the payload off
- * arriving segments; their ACK still counts, and the sender will send the payload again. A segment with a
- * FIN is dropped whole: without its payload the FIN would end the stream too early.
+ * The valve: a socket filter on sockets behind a stream parser. While it is closed it cuts the
+ * payload off arriving segments; their ACK still counts, and the sender will send the payload
+ * again. A segment with a FIN is dropped whole: without its payload the FIN would end the stream
+ * too early.
  */
 #define TCP_OFFSET_DOFF 12
 #define TCP_OFFSET_FLAGS 13

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The accounting of one direction, pure. `received` and `accepted` are what TCP says of the two sockets,
- * `read` and `written` what the worker moved itself, `redirected` what the verdict program handed over.
- * All count bytes since the connections began.
+ * The accounting of one direction, pure. `received` and `accepted` are what TCP says of the two
+ * sockets, `read` and `written` what the worker moved itself, `redirected` what the verdict program
+ * handed over. All count bytes since the connections began.
  */
 #ifndef SHUNT_ACCOUNT_H
 #define SHUNT_ACCOUNT_H
@@ -12,7 +12,7 @@
 enum account {
 	ACCOUNT_SETTLED, /* both sides agree */
 	ACCOUNT_PENDING, /* bytes are still on their way */
-	ACCOUNT_BROKEN,	 /* more came out than went in: bytes were repeated or counted wrongly */
+	ACCOUNT_BROKEN, /* more came out than went in: bytes were repeated or counted wrongly */
 };
 
 struct account_state {
@@ -40,8 +40,8 @@ static inline enum account account_target(const struct account_state *s, uint64_
 }
 
 /* May a FIN be passed on? Only after the last byte before it. */
-static inline enum account account_drained(const struct account_state *s, uint64_t received,
-	uint64_t accepted)
+static inline enum account account_drained(
+	const struct account_state *s, uint64_t received, uint64_t accepted)
 {
 	enum account source = account_source(s, received);
 	enum account target = account_target(s, accepted);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Socket addresses as the configuration writes them: "1.2.3.4:80", "[::1]:80", "*:80", "unix:/path". Pure. */
+/* Socket addresses as the configuration writes them: "1.2.3.4:80", "[::1]:80", "*:80",
+ * "unix:/path". Pure. */
 #ifndef SHUNT_ADDR_H
 #define SHUNT_ADDR_H
 
@@ -11,8 +12,9 @@
 #include "util.h"
 
 struct addr {
-	socklen_t len;	 /* of the sockaddr; 0: empty */
-	bool dual_stack; /* "*:port": IPv6 any, takes IPv4 too; binds IPv4 any where there is no IPv6 */
+	socklen_t len; /* of the sockaddr; 0: empty */
+	bool dual_stack; /* "*:port": IPv6 any, takes IPv4 too; binds IPv4 any where there is no
+			    IPv6 */
 	union {
 		struct sockaddr sa;
 		struct sockaddr_in in;
@@ -28,7 +30,8 @@ struct addr {
  * numeric forms only; "[fe80::1%eth0]:80" takes a scope. Port 0 is valid (the kernel chooses). */
 MUST_CHECK int addr_parse(const char *text, struct addr *ret, const char **ret_error);
 
-/* Always terminated; "unix:" alone for an unnamed UNIX socket. IPv4-mapped IPv6 is shown as IPv4. */
+/* Always terminated; "unix:" alone for an unnamed UNIX socket. IPv4-mapped IPv6 is shown as IPv4.
+ */
 void addr_format(const struct addr *addr, char *text, size_t size);
 
 bool addr_equal(const struct addr *a, const struct addr *b);

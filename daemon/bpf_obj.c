@@ -19,8 +19,10 @@
 #pragma GCC diagnostic pop
 
 const char *const bpf_map_names[BPF_MAP_ID_COUNT] = {
-	[BPF_MAP_REDIR_TARGETS] = "redir_targets", [BPF_MAP_SPLICED_SOCKS] = "spliced_socks",
-	[BPF_MAP_FLOWS] = "flows",		   [BPF_MAP_FLOW_EVENTS] = "flow_events",
+	[BPF_MAP_REDIR_TARGETS] = "redir_targets",
+	[BPF_MAP_SPLICED_SOCKS] = "spliced_socks",
+	[BPF_MAP_FLOWS] = "flows",
+	[BPF_MAP_FLOW_EVENTS] = "flow_events",
 	[BPF_MAP_SOCK_STATS] = "sock_stats",
 };
 
@@ -50,7 +52,8 @@ static unsigned int flow_bits(uint32_t max_sessions)
 	return bits;
 }
 
-/* The ring buffer's size must be a power of two of pages; each direction can have one event waiting. */
+/* The ring buffer's size must be a power of two of pages; each direction can have one event
+ * waiting. */
 static uint32_t ring_bytes(uint32_t max_sessions)
 {
 	uint64_t need = (uint64_t)max_sessions * 2 * (sizeof(struct flow_event) + 8);
@@ -78,8 +81,9 @@ static int set_sizes(struct splice_bpf *skel, const struct bpf_obj_conf *conf, s
 	err = err ?: bpf_map__set_max_entries(skel->maps.redir_targets, sockets);
 	err = err ?: bpf_map__set_max_entries(skel->maps.spliced_socks, sockets);
 	err = err ?: bpf_map__set_max_entries(skel->maps.flows, obj->capacity[BPF_MAP_FLOWS]);
-	err = err ?: bpf_map__set_max_entries(skel->maps.flow_events,
-		obj->capacity[BPF_MAP_FLOW_EVENTS]);
+	err = err
+		      ?: bpf_map__set_max_entries(
+				 skel->maps.flow_events, obj->capacity[BPF_MAP_FLOW_EVENTS]);
 	err = err ?: bpf_program__set_autoload(skel->progs.skb_verdict, !conf->stream_parser);
 	err = err ?: bpf_program__set_autoload(skel->progs.skb_parser, conf->stream_parser);
 	err = err ?: bpf_program__set_autoload(skel->progs.skb_parsed, conf->stream_parser);
@@ -95,12 +99,12 @@ static int attach(struct splice_bpf *skel, struct bpf_obj *obj)
 	if (!obj->stream_parser)
 		return bpf_prog_attach(bpf_program__fd(skel->progs.skb_verdict), map_fd,
 			BPF_SK_SKB_STREAM_VERDICT, 0);
-	err = bpf_prog_attach(bpf_program__fd(skel->progs.skb_parser), map_fd,
-		BPF_SK_SKB_STREAM_PARSER, 0);
+	err = bpf_prog_attach(
+		bpf_program__fd(skel->progs.skb_parser), map_fd, BPF_SK_SKB_STREAM_PARSER, 0);
 	if (err)
 		return err;
-	return bpf_prog_attach(bpf_program__fd(skel->progs.skb_parsed), map_fd,
-		BPF_SK_SKB_STREAM_VERDICT, 0);
+	return bpf_prog_attach(
+		bpf_program__fd(skel->progs.skb_parsed), map_fd, BPF_SK_SKB_STREAM_VERDICT, 0);
 }
 
 static size_t flows_bytes(const struct bpf_obj *obj)

@@ -25,8 +25,8 @@ extern const char *const bpf_map_names[BPF_MAP_ID_COUNT];
 
 struct bpf_obj_conf {
 	uint32_t max_sessions; /* sizes the maps: two sockets and two flows each */
-	bool stream_parser;    /* attach parser and verdict instead of the verdict alone */
-	uint32_t sabotage;     /* enum sabotage; ignored unless built for it */
+	bool stream_parser; /* attach parser and verdict instead of the verdict alone */
+	uint32_t sabotage; /* enum sabotage; ignored unless built for it */
 };
 
 struct bpf_obj {
@@ -42,11 +42,14 @@ struct bpf_obj {
 	unsigned int flow_shift;
 };
 
-/* Loads, attaches and maps. 0, or negative errno with *obj closed and the step that failed in why[]. */
-MUST_CHECK int bpf_obj_open(const struct bpf_obj_conf *conf, struct bpf_obj *obj, char *why, size_t size);
+/* Loads, attaches and maps. 0, or negative errno with *obj closed and the step that failed in
+ * why[]. */
+MUST_CHECK int bpf_obj_open(
+	const struct bpf_obj_conf *conf, struct bpf_obj *obj, char *why, size_t size);
 void bpf_obj_close(struct bpf_obj *obj); /* fine on a zeroed or closed one */
 
-/* After the process that held the sockets has died: the kernel has emptied the socket maps, this the rest. */
+/* After the process that held the sockets has died: the kernel has emptied the socket maps, this
+ * the rest. */
 void bpf_obj_reset(struct bpf_obj *obj);
 
 /* bpf(2) on a map descriptor. Insertion never replaces: -EEXIST. */
@@ -60,8 +63,8 @@ uint64_t bpf_obj_verdicts(const struct bpf_obj *obj, enum verdict verdict);
 /* The consumer of flow_events. Not thread safe: callers serialise. */
 struct bpf_events;
 typedef void (*bpf_event_cb)(void *arg, const struct flow_event *event);
-MUST_CHECK int bpf_events_open(const struct bpf_obj *obj, bpf_event_cb cb, void *arg,
-	struct bpf_events **ret);
+MUST_CHECK int bpf_events_open(
+	const struct bpf_obj *obj, bpf_event_cb cb, void *arg, struct bpf_events **ret);
 int bpf_events_consume(struct bpf_events *events);
 void bpf_events_close(struct bpf_events *events); /* NULL is fine */
 

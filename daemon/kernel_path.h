@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Decides at start whether the kernel path is used: what the configuration wants and the self-test allows. */
+/* Decides at start whether the kernel path is used: what the configuration wants and the self-test
+ * allows. */
 #ifndef SHUNT_KERNEL_PATH_H
 #define SHUNT_KERNEL_PATH_H
 

@@ -11,21 +11,27 @@
 #include <unistd.h>
 
 static const char *const level_names[] = {
-	[LOG_LEVEL_ERROR] = "error",	 [LOG_LEVEL_WARNING] = "warning",
-	[LOG_LEVEL_NOTICE] = "notice",	 [LOG_LEVEL_INFO] = "info",
+	[LOG_LEVEL_ERROR] = "error",
+	[LOG_LEVEL_WARNING] = "warning",
+	[LOG_LEVEL_NOTICE] = "notice",
+	[LOG_LEVEL_INFO] = "info",
 	[LOG_LEVEL_DEBUG] = "debug",
 };
 
 /* syslog(3) priorities, as systemd reads them from the start of a line. */
 static const int level_priority[] = {
-	[LOG_LEVEL_ERROR] = 3, [LOG_LEVEL_WARNING] = 4, [LOG_LEVEL_NOTICE] = 5,
-	[LOG_LEVEL_INFO] = 6,  [LOG_LEVEL_DEBUG] = 7,
+	[LOG_LEVEL_ERROR] = 3,
+	[LOG_LEVEL_WARNING] = 4,
+	[LOG_LEVEL_NOTICE] = 5,
+	[LOG_LEVEL_INFO] = 6,
+	[LOG_LEVEL_DEBUG] = 7,
 };
 
 static _Atomic int current_level = LOG_LEVEL_INFO;
 static int to_journal;
 
-/* systemd sets JOURNAL_STREAM to "device:inode" of the stream it gave us; stderr may have been redirected since. */
+/* systemd sets JOURNAL_STREAM to "device:inode" of the stream it gave us; stderr may have been
+ * redirected since. */
 static int stderr_is_journal(void)
 {
 	const char *env = getenv("JOURNAL_STREAM");
@@ -63,8 +69,8 @@ void log_write(enum log_level level, const char *fmt, ...)
 	if (to_journal)
 		used = snprintf(line, sizeof(line), "<%d>", level_priority[level]);
 	else
-		used = snprintf(line, sizeof(line), "shuntd[%d]: %s: ", (int)getpid(),
-			level_names[level]);
+		used = snprintf(
+			line, sizeof(line), "shuntd[%d]: %s: ", (int)getpid(), level_names[level]);
 	va_start(ap, fmt);
 	len = vsnprintf(line + used, sizeof(line) - (size_t)used - 1, fmt, ap);
 	va_end(ap);

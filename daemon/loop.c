@@ -21,14 +21,15 @@ static void epoll_cb(struct ev_loop *ev, ev_io *io, int revents)
 	for (int i = 0; i < n; i++) {
 		struct loop_watch *watch = events[i].data.ptr;
 
-		/* Removed by an earlier event of this batch: freeing is deferred, so it can be asked. */
+		/* Removed by an earlier event of this batch: freeing is deferred, so it can be
+		 * asked. */
 		if (watch->events)
 			watch->cb(watch, events[i].events);
 	}
 }
 
-/* Tasks run once per round of the loop, after its events; a task that queues itself again waits for the
- * next round, so a long transfer cannot starve the other sessions. */
+/* Tasks run once per round of the loop, after its events; a task that queues itself again waits for
+ * the next round, so a long transfer cannot starve the other sessions. */
 static void run_tasks(struct loop *loop)
 {
 	struct loop_task *task = loop->tasks;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One event loop. libev runs timers, listeners and messages from other threads; the sockets of sessions sit
- * in an epoll instance of their own, which libev watches as one descriptor: they need EPOLLRDHUP without
- * EPOLLIN (no wake-up per message on the kernel path) and edge triggering, which libev does not have.
+ * One event loop. libev runs timers, listeners and messages from other threads; the sockets of
+ * sessions sit in an epoll instance of their own, which libev watches as one descriptor: they need
+ * EPOLLRDHUP without EPOLLIN (no wake-up per message on the kernel path) and edge triggering, which
+ * libev does not have.
  */
 #ifndef SHUNT_LOOP_H
 #define SHUNT_LOOP_H
@@ -15,14 +16,16 @@
 
 #include "util.h"
 
-/* An edge-triggered socket. Embedded in its owner, which must outlive the batch (see loop_defer). */
+/* An edge-triggered socket. Embedded in its owner, which must outlive the batch (see loop_defer).
+ */
 struct loop_watch {
 	int fd;
 	uint32_t events; /* registered; 0: not watched */
 	void (*cb)(struct loop_watch *watch, uint32_t events);
 };
 
-/* Work for the end of the current batch of events: going on with a long transfer, freeing an object. */
+/* Work for the end of the current batch of events: going on with a long transfer, freeing an
+ * object. */
 struct loop_task {
 	struct loop_task *next;
 	void (*cb)(struct loop_task *task);

@@ -14,7 +14,6 @@ static int with_conf(const struct options *options)
 {
 	struct conf_error error;
 	struct conf *conf = options_conf(options, &error);
-	int status = EXIT_CLEAN;
 
 	if (!conf) {
 		fprintf(stderr, "%s\n", error.text);
@@ -24,10 +23,10 @@ static int with_conf(const struct options *options)
 		conf_dump(conf, stdout);
 	} else if (options->action == OPTIONS_RUN) {
 		log_set_level(conf->log_level);
-		status = supervisor_run(conf);
+		return supervisor_run(conf);
 	}
 	conf_free(conf);
-	return status;
+	return EXIT_CLEAN;
 }
 
 /* 0 when the kernel path can be used in the way that "auto" would. */

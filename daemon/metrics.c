@@ -8,6 +8,7 @@
 
 #include "conf.h"
 #include "metrics_text.h"
+#include "server_state.h"
 #include "stats.h"
 
 struct page {
@@ -34,6 +35,7 @@ struct owner {
 	unsigned int index;
 	const char *listener;
 	const char *backend, *server;
+	const struct conf_server *conf;
 };
 
 static void *listener_row(struct stats *stats, unsigned int thread, unsigned int index)
@@ -171,10 +173,10 @@ static void each_listener(struct page *page, void (*write)(struct page *, const 
 
 	for (unsigned int i = 0; i < conf->nlisteners; i++)
 		write(page, &(struct owner){
-			.row = listener_row,
-			.index = conf->listeners[i].slot,
-			.listener = conf->listeners[i].name,
-		});
+				    .row = listener_row,
+				    .index = conf->listeners[i].slot,
+				    .listener = conf->listeners[i].name,
+			    });
 }
 
 static void each_server(struct page *page, void (*write)(struct page *, const struct owner *))
@@ -184,11 +186,12 @@ static void each_server(struct page *page, void (*write)(struct page *, const st
 	for (unsigned int i = 0; i < conf->nbackends; i++)
 		for (unsigned int j = 0; j < conf->backends[i].nservers; j++)
 			write(page, &(struct owner){
-				.row = server_row,
-				.index = conf->backends[i].servers[j].slot,
-				.backend = conf->backends[i].name,
-				.server = conf->backends[i].servers[j].name,
-			});
+					    .row = server_row,
+					    .index = conf->backends[i].servers[j].slot,
+					    .backend = conf->backends[i].name,
+					    .server = conf->backends[i].servers[j].name,
+					    .conf = &conf->backends[i].servers[j],
+				    });
 }
 
 static void emit_threads(struct page *page)
@@ -234,6 +237,89 @@ static void emit_servers_active(struct page *page)
 static void emit_servers_histogram(struct page *page)
 {
 	each_server(page, write_histogram);
+}
+
+static const struct server_state *state_of(const struct page *page, const struct owner *owner)
+{
+	return &page->view->stats->server_state[owner->index];
+}
+
+static void write_value(struct page *page, const struct owner *owner, uint64_t value)
+{
+	metrics_text_begin(&page->text);
+	write_owner(page, owner);
+	metrics_text_end(&page->text, value);
+}
+
+static void write_up(struct page *page, const struct owner *owner)
+{
+	const struct server_state *state = state_of(page, owner);
+
+	write_value(page, owner, !state->down && state->admin != SERVER_MAINT);
+}
+
+static void write_weight(struct page *page, const struct owner *owner)
+{
+	int32_t weight = state_of(page, owner)->weight;
+
+	write_value(page, owner, weight < 0 ? owner->conf->weight : (uint64_t)weight);
+}
+
+static void write_admin(struct page *page, const struct owner *owner)
+{
+	static const char *const names[] = {
+		[SERVER_READY] = "ready", [SERVER_DRAIN] = "drain", [SERVER_MAINT] = "maint"};
+
+	for (unsigned int i = 0; i < ARRAY_LEN(names); i++) {
+		metrics_text_begin(&page->text);
+		write_owner(page, owner);
+		metrics_text_label(&page->text, "state", names[i]);
+		metrics_text_end(&page->text, state_of(page, owner)->admin == i);
+	}
+}
+
+static void write_ejected(struct page *page, const struct owner *owner)
+{
+	write_value(page, owner, state_of(page, owner)->ejected_until_ns > page->view->now_ns);
+}
+
+static void write_checks(struct page *page, const struct owner *owner)
+{
+	const struct server_state *state = state_of(page, owner);
+
+	metrics_text_begin(&page->text);
+	write_owner(page, owner);
+	metrics_text_label(&page->text, "result", "ok");
+	metrics_text_end(&page->text, state->check_successes);
+	metrics_text_begin(&page->text);
+	write_owner(page, owner);
+	metrics_text_label(&page->text, "result", "failed");
+	metrics_text_end(&page->text, state->check_failures);
+}
+
+static void emit_servers_up(struct page *page)
+{
+	each_server(page, write_up);
+}
+
+static void emit_servers_weight(struct page *page)
+{
+	each_server(page, write_weight);
+}
+
+static void emit_servers_admin(struct page *page)
+{
+	each_server(page, write_admin);
+}
+
+static void emit_servers_ejected(struct page *page)
+{
+	each_server(page, write_ejected);
+}
+
+static void emit_servers_checks(struct page *page)
+{
+	each_server(page, write_checks);
 }
 
 static void emit_build(struct page *page)

@@ -34,6 +34,7 @@ struct metrics_view {
 	const char *version;
 	const struct metrics_map *maps;
 	unsigned int nmaps;
+	uint64_t now_ns; /* CLOCK_MONOTONIC */
 	const struct metrics_process *process; /* NULL: no process_* families */
 };
 

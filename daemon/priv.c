@@ -79,7 +79,8 @@ int priv_drop(const struct priv_user *user)
 		return fail("capabilities");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail("no_new_privs");
-	/* Cleared by the change of user; without it there is no core file and no /proc entry of our own. */
+	/* Cleared by the change of user; without it there is no core file and no /proc entry of our
+	 * own. */
 	(void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns the order of the self-test and its report. What the checks do is in probe_checks.c and its sisters. */
+/* Owns the order of the self-test and its report. What the checks do is in probe_checks.c and its
+ * sisters. */
 #include "probe.h"
 
 #include <errno.h>
@@ -34,13 +35,14 @@ static unsigned int us_since(uint64_t start_ns)
 	return (unsigned int)((now_ns() - start_ns) / 1000);
 }
 
-static void run_check(struct probe_env *env, unsigned int i, uint64_t deadline_ns,
-	struct probe_result *result)
+static void run_check(
+	struct probe_env *env, unsigned int i, uint64_t deadline_ns, struct probe_result *result)
 {
 	uint64_t start = now_ns();
 
 	if (start >= deadline_ns) {
-		snprintf(result->why, sizeof(result->why), "not run: the checks before it took too long");
+		snprintf(result->why, sizeof(result->why),
+			"not run: the checks before it took too long");
 		return;
 	}
 	env->why = result->why;
@@ -51,8 +53,8 @@ static void run_check(struct probe_env *env, unsigned int i, uint64_t deadline_n
 }
 
 /* The first check that fails gives the reason; the others run all the same, for the report. */
-static void run_checks(struct bpf_obj *obj, enum probe_capability capability,
-	struct probe_report *report)
+static void run_checks(
+	struct bpf_obj *obj, enum probe_capability capability, struct probe_report *report)
 {
 	uint64_t deadline = now_ns() + PROBE_CAPABILITY_MS * 1000000ull;
 	struct probe_result *sum = &report->capabilities[capability];
@@ -74,7 +76,8 @@ static void run_checks(struct bpf_obj *obj, enum probe_capability capability,
 		run_check(&env, i, deadline, result);
 		if (!result->ok && sum->ok) {
 			sum->ok = false;
-			snprintf(sum->why, sizeof(sum->why), "%s: %.150s", checks[i].name, result->why);
+			snprintf(sum->why, sizeof(sum->why), "%s: %.150s", checks[i].name,
+				result->why);
 		}
 	}
 	relay_pool_done(&env.pool);
@@ -138,7 +141,8 @@ void probe_run(const struct bpf_obj_conf *conf, struct probe_report *ret)
 	ret->us = us_since(start);
 }
 
-static void print_line(FILE *out, const char *indent, const char *name, const struct probe_result *result)
+static void print_line(
+	FILE *out, const char *indent, const char *name, const struct probe_result *result)
 {
 	if (!result->ok)
 		fprintf(out, "%s%s: no: %s\n", indent, name, result->why);
@@ -154,7 +158,8 @@ static void print_text(const struct probe_report *report, FILE *out)
 		print_line(out, "", probe_capability_names[c], &report->capabilities[c]);
 		for (unsigned int i = 0; i < PROBE_CHECK_COUNT; i++)
 			if (report->checks[i].capability == c)
-				print_line(out, "  ", report->checks[i].name, &report->checks[i].result);
+				print_line(out, "  ", report->checks[i].name,
+					&report->checks[i].result);
 	}
 }
 
@@ -164,7 +169,8 @@ static json_t *result_json(const struct probe_result *result)
 	json_t *json = json_pack("{s:b, s:i}", "ok", result->ok, "us", (int)result->us);
 
 	if (result->why[0])
-		json_object_set_new(json, result->ok ? "remark" : "reason", json_string(result->why));
+		json_object_set_new(
+			json, result->ok ? "remark" : "reason", json_string(result->why));
 	return json;
 }
 
@@ -187,7 +193,8 @@ static void print_json(const struct probe_report *report, FILE *out)
 	json_t *json;
 
 	for (unsigned int c = 0; c < PROBE_COUNT; c++)
-		json_object_set_new(capabilities, probe_capability_names[c], capability_json(report, c));
+		json_object_set_new(
+			capabilities, probe_capability_names[c], capability_json(report, c));
 	json = json_pack("{s:s, s:i, s:o}", "kernel", report->kernel, "us", (int)report->us,
 		"capabilities", capabilities);
 	if (json && json_dumpf(json, out, JSON_INDENT(2)) == 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The start-up self-test: proves on private loopback connections, through the code that sessions use, that
- * the running kernel keeps the promises of the kernel path. What fails is not offered to sessions. Runs in
- * the supervisor, blocking, before any traffic; leaves no descriptor, map or socket behind.
+ * The start-up self-test: proves on private loopback connections, through the code that sessions
+ * use, that the running kernel keeps the promises of the kernel path. What fails is not offered to
+ * sessions. Runs in the supervisor, blocking, before any traffic; leaves no descriptor, map or
+ * socket behind.
  */
 #ifndef SHUNT_PROBE_H
 #define SHUNT_PROBE_H
@@ -44,8 +45,8 @@ struct probe_report {
 	unsigned int us; /* all of it */
 };
 
-/* `conf` gives the sabotage (tests only); the objects opened here have their own size. Without privileges
- * every capability fails with that reason. */
+/* `conf` gives the sabotage (tests only); the objects opened here have their own size. Without
+ * privileges every capability fails with that reason. */
 void probe_run(const struct bpf_obj_conf *conf, struct probe_report *ret);
 
 /* A line per capability and one per check, or one JSON document. */

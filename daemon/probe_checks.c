@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The checks of the ordinary life of a session: redirect, kick, end, IPv6; and of the socket storage. */
+/* The checks of the ordinary life of a session: redirect, kick, end, IPv6; and of the socket
+ * storage. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -26,7 +27,8 @@ static bool settled(struct probe_env *env, struct probe_pair *pair, unsigned int
 			return probe_fail(env, "every byte came out, but the sums do not meet");
 	if (account < 0)
 		return probe_fail_errno(env, account, "a socket of the pair died");
-	return account == ACCOUNT_SETTLED || probe_fail(env, "more bytes were counted than came in");
+	return account == ACCOUNT_SETTLED ||
+	       probe_fail(env, "more bytes were counted than came in");
 }
 
 static bool exchange(struct probe_env *env, struct probe_pair *pair)
@@ -81,8 +83,8 @@ static bool kick(struct probe_env *env, struct probe_pair *pair)
 	for (unsigned int dir = 0; dir < END_COUNT; dir++)
 		if (!queue_early(env, pair, dir))
 			return false;
-	/* A stream parser starts from the half-read message's middle and lags behind for ever (kernel-notes
-	 * 0.5); sessions that will have one read nothing before the insertion. */
+	/* A stream parser starts from the half-read message's middle and lags behind for ever
+	 * (kernel-notes 0.5); sessions that will have one read nothing before the insertion. */
 	if (!env->obj->stream_parser && !read_half(env, pair, END_CLIENT))
 		return false;
 	if (!probe_pair_insert(env, pair))
@@ -143,7 +145,8 @@ static bool has_ipv6(void)
 
 bool probe_ipv6(struct probe_env *env)
 {
-	static const struct probe_shape plain = {.client_family = AF_INET6, .server_family = AF_INET6};
+	static const struct probe_shape plain = {
+		.client_family = AF_INET6, .server_family = AF_INET6};
 	static const struct probe_shape mapped = {
 		.client_family = AF_INET6,
 		.mapped = true,
@@ -155,7 +158,7 @@ bool probe_ipv6(struct probe_env *env)
 		return true;
 	}
 	return probe_with_pair(env, &plain, true, exchange) &&
-		probe_with_pair(env, &mapped, true, exchange);
+	       probe_with_pair(env, &mapped, true, exchange);
 }
 
 #define RECORD_LISTENER 4711
@@ -192,8 +195,8 @@ static bool use_records(struct probe_env *env, int listening_fd, const int fds[2
 			return probe_fail_errno(env, err, "deleting a record");
 	}
 	return expect_record(env, fds[0], -ENOENT, "connected") &&
-		expect_record(env, fds[1], -ENOENT, "accepted") &&
-		expect_record(env, listening_fd, 0, "listening");
+	       expect_record(env, fds[1], -ENOENT, "accepted") &&
+	       expect_record(env, listening_fd, 0, "listening");
 }
 
 bool probe_storage(struct probe_env *env)
@@ -208,7 +211,8 @@ bool probe_storage(struct probe_env *env)
 		err = bpf_obj_insert(env->obj->map_fds[BPF_MAP_SOCK_STATS], &listening_fd, &record);
 	if (err)
 		ok = probe_fail_errno(env, err, "creating a record on a listening socket");
-	ok = ok && probe_connect(env, listening_fd, AF_INET, 0, fds) && use_records(env, listening_fd, fds);
+	ok = ok && probe_connect(env, listening_fd, AF_INET, 0, fds) &&
+	     use_records(env, listening_fd, fds);
 	for (int i = 0; i < 2; i++)
 		probe_close_reset(fds[i]);
 	if (listening_fd >= 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The checks of flow control and of the end of a stream that is under way. All from client to server. */
+/* The checks of flow control and of the end of a stream that is under way. All from client to
+ * server. */
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -26,7 +27,8 @@ static const struct probe_shape slow = {
 	.server_rcvbuf = 64 * 1024,
 };
 
-/* One message is more than the target and the server take together: the rest waits in the kernel. */
+/* One message is more than the target and the server take together: the rest waits in the kernel.
+ */
 static const struct probe_shape tight = {
 	.client_family = AF_INET,
 	.server_family = AF_INET,
@@ -34,7 +36,7 @@ static const struct probe_shape tight = {
 	.target_sndbuf = 8 * 1024,
 	.server_rcvbuf = 4 * 1024,
 };
-#define TIGHT_ONE 30000	  /* one segment: all of it is redirected */
+#define TIGHT_ONE 30000 /* one segment: all of it is redirected */
 #define TIGHT_BYTES 60000 /* the rest overflows */
 
 static uint64_t buffer_of(int fd, int option)
@@ -46,8 +48,8 @@ static uint64_t buffer_of(int fd, int option)
 	return (uint64_t)bytes;
 }
 
-/* Behind a stream parser everything is redirected until the worker has reacted or the valve is closed, also
- * what the receiving socket had taken by then. */
+/* Behind a stream parser everything is redirected until the worker has reacted or the valve is
+ * closed, also what the receiving socket had taken by then. */
 static uint64_t waiting_max(const struct probe_env *env, const struct probe_pair *pair)
 {
 	if (!env->obj->stream_parser)
@@ -59,16 +61,17 @@ static bool bounded(struct probe_env *env, struct probe_pair *pair)
 {
 	const struct probe_dir *d = &pair->dirs[DIR];
 	uint64_t given = sockmap_redirected(&pair->near, DIR) + d->relay.written;
-	uint64_t buffers = buffer_of(pair->far[DIR], SO_SNDBUF) +
-		buffer_of(pair->near.fds[DIR], SO_RCVBUF) + buffer_of(pair->near.fds[!DIR], SO_SNDBUF) +
-		buffer_of(pair->far[!DIR], SO_RCVBUF);
+	uint64_t buffers =
+		buffer_of(pair->far[DIR], SO_SNDBUF) + buffer_of(pair->near.fds[DIR], SO_RCVBUF) +
+		buffer_of(pair->near.fds[!DIR], SO_SNDBUF) + buffer_of(pair->far[!DIR], SO_RCVBUF);
 	struct sockmap_tcp target;
 	int err = sockmap_tcp_read(&pair->near, !DIR, &target);
 
 	if (err)
 		return probe_fail_errno(env, err, "the target socket died");
 	if (given > target.accepted + waiting_max(env, pair))
-		return probe_fail(env, "%llu bytes wait in the kernel for a reader that does not read",
+		return probe_fail(env,
+			"%llu bytes wait in the kernel for a reader that does not read",
 			(unsigned long long)(given - target.accepted));
 	if (d->sent > d->received + buffers + waiting_max(env, pair) + SLACK)
 		return probe_fail(env, "%llu bytes were accepted for a reader that does not read",
@@ -76,8 +79,8 @@ static bool bounded(struct probe_env *env, struct probe_pair *pair)
 	return true;
 }
 
-/* Sends in steps of `step` bytes, works in between unless the worker is `absent`, until nothing moves any
- * more. The server does not read. */
+/* Sends in steps of `step` bytes, works in between unless the worker is `absent`, until nothing
+ * moves any more. The server does not read. */
 static bool fill(struct probe_env *env, struct probe_pair *pair, uint64_t step, bool absent)
 {
 	struct probe_dir *d = &pair->dirs[DIR];
@@ -107,7 +110,7 @@ static bool slow_reader(struct probe_env *env, struct probe_pair *pair)
 	if (!sockmap_overflows(&pair->near, DIR))
 		return probe_fail(env, "a reader that does not read made no overflow");
 	return probe_transfer(env, pair, DIR, OFFERED) && shutdown(pair->far[DIR], SHUT_WR) == 0 &&
-		probe_finish(env, pair, DIR);
+	       probe_finish(env, pair, DIR);
 }
 
 bool probe_slow_reader(struct probe_env *env)
@@ -124,7 +127,8 @@ static bool valve(struct probe_env *env, struct probe_pair *pair)
 	return true;
 }
 
-/* What is lost by it comes again after a retransmission timeout, for which there is no time here. */
+/* What is lost by it comes again after a retransmission timeout, for which there is no time here.
+ */
 bool probe_valve(struct probe_env *env)
 {
 	return probe_with_pair(env, &slow, true, valve);
@@ -144,8 +148,8 @@ static bool overflow(struct probe_env *env, struct probe_pair *pair)
 	return true;
 }
 
-/* The number of a worker that counted before the last bytes were passed must not switch anything: those
- * bytes would be overtaken. */
+/* The number of a worker that counted before the last bytes were passed must not switch anything:
+ * those bytes would be overtaken. */
 static bool outdated_offer(struct probe_env *env, struct probe_pair *pair)
 {
 	struct flow *flow = pair->near.flows[DIR];
@@ -187,7 +191,8 @@ static bool hand_back(struct probe_env *env, struct probe_pair *pair)
 	if (!probe_transfer(env, pair, DIR, d->sent + 1000))
 		return false;
 	if (sockmap_redirected(&pair->near, DIR) != redirected + 1000)
-		return probe_fail(env, "after the hand-back bytes are passed instead of redirected");
+		return probe_fail(
+			env, "after the hand-back bytes are passed instead of redirected");
 	return true;
 }
 
@@ -218,8 +223,9 @@ static bool finish_late(struct probe_env *env, struct probe_pair *pair, uint64_t
 	return work_for(env, pair, LATE_NS) && probe_finish(env, pair, DIR);
 }
 
-/* The FIN arrives while a part of the message is still in the kernel's queue for the target. shutdown() now
- * would throw it away and let the reader see a clean end of file (kernel-notes 4.1). */
+/* The FIN arrives while a part of the message is still in the kernel's queue for the target.
+ * shutdown() now would throw it away and let the reader see a clean end of file (kernel-notes 4.1).
+ */
 static bool drain_message(struct probe_env *env, struct probe_pair *pair)
 {
 	return finish_late(env, pair, TIGHT_ONE);
@@ -240,10 +246,11 @@ bool probe_drain(struct probe_env *env)
 	struct probe_shape stream = slow;
 
 	stream.client_sndbuf = 2 * 1024 * 1024;
-	/* A stream parser would redirect all of it, and polls tight buffers at 4 to 8 ms each (kernel-notes 1.1). */
+	/* A stream parser would redirect all of it, and polls tight buffers at 4 to 8 ms each
+	 * (kernel-notes 1.1). */
 	return probe_with_pair(env, &tight, true, drain_message) &&
-		(env->obj->stream_parser || probe_with_pair(env, &tight, true, drain_overflow)) &&
-		probe_with_pair(env, &stream, true, drain_stream);
+	       (env->obj->stream_parser || probe_with_pair(env, &tight, true, drain_overflow)) &&
+	       probe_with_pair(env, &stream, true, drain_stream);
 }
 
 /* The worker looks at the sums, as it does after an event: they must say that a socket died. */
@@ -290,7 +297,7 @@ static bool client_resets(struct probe_env *env, struct probe_pair *pair)
 bool probe_reset(struct probe_env *env)
 {
 	return probe_with_pair(env, &tight, true, server_resets) &&
-		probe_with_pair(env, &tight, true, client_resets) &&
-		probe_with_pair(env, &tight, true, backlog) &&
-		(now_ns() < env->deadline_ns || probe_fail(env, "closing took too long"));
+	       probe_with_pair(env, &tight, true, client_resets) &&
+	       probe_with_pair(env, &tight, true, backlog) &&
+	       (now_ns() < env->deadline_ns || probe_fail(env, "closing took too long"));
 }

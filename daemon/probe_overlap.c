@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The checks with segments made by hand. The kernel gives the verdict program whole segments, also where
- * their front was received before, and would repeat those bytes (kernel-notes 16).
+ * The checks with segments made by hand. The kernel gives the verdict program whole segments, also
+ * where their front was received before, and would repeat those bytes (kernel-notes 16).
  */
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -14,7 +14,8 @@
 /* In parser mode: how long the sums may take to meet before that counts as noticed. */
 #define NOTICE_NS 5000000
 
-/* More old bytes than the program can cut off at once (4,095), where the path takes such a segment. */
+/* More old bytes than the program can cut off at once (4,095), where the path takes such a segment.
+ */
 #define OLD_LARGE 6000
 #define OLD_SMALL 500
 #define NEW_BYTES 100
@@ -36,15 +37,16 @@ static bool forge(struct probe_env *env, struct probe_pair *pair, const struct f
 	int err;
 
 	probe_pattern(END_CLIENT, from, data, to - from);
-	err = rawseg_send(forger->raw_fd, &forger->seg, (int)((int64_t)from - (int64_t)forger->base),
-		data, to - from);
+	err = rawseg_send(forger->raw_fd, &forger->seg,
+		(int)((int64_t)from - (int64_t)forger->base), data, to - from);
 	if (err)
 		return probe_fail_errno(env, err, "sending a segment made by hand");
 	d->sent = MAX(d->sent, to);
 	return true;
 }
 
-static bool prepare(struct probe_env *env, struct probe_pair *pair, struct forger *forger, uint64_t old)
+static bool prepare(
+	struct probe_env *env, struct probe_pair *pair, struct forger *forger, uint64_t old)
 {
 	int err;
 
@@ -56,7 +58,7 @@ static bool prepare(struct probe_env *env, struct probe_pair *pair, struct forge
 	forger->base = old;
 	forger->raw_fd = rawseg_open();
 	return forger->raw_fd >= 0 ||
-		probe_fail_errno(env, forger->raw_fd, "opening a raw socket (CAP_NET_RAW)");
+	       probe_fail_errno(env, forger->raw_fd, "opening a raw socket (CAP_NET_RAW)");
 }
 
 static bool run_forger(struct probe_env *env, struct probe_pair *pair, uint64_t old,
@@ -72,22 +74,24 @@ static bool run_forger(struct probe_env *env, struct probe_pair *pair, uint64_t 
 
 static bool expect_trimmed(struct probe_env *env, struct probe_pair *pair, uint32_t expected)
 {
-	uint32_t trimmed = __atomic_load_n(&pair->near.flows[END_CLIENT]->trimmed, __ATOMIC_ACQUIRE);
+	uint32_t trimmed =
+		__atomic_load_n(&pair->near.flows[END_CLIENT]->trimmed, __ATOMIC_ACQUIRE);
 
 	return trimmed == expected ||
-		probe_fail(env, "%u repeated bytes were cut off instead of %u", trimmed, expected);
+	       probe_fail(env, "%u repeated bytes were cut off instead of %u", trimmed, expected);
 }
 
-static bool overlap_steps(struct probe_env *env, struct probe_pair *pair, const struct forger *forger)
+static bool overlap_steps(
+	struct probe_env *env, struct probe_pair *pair, const struct forger *forger)
 {
 	uint64_t old = forger->base;
 
 	return forge(env, pair, forger, 0, old + NEW_BYTES) &&
-		probe_transfer(env, pair, END_CLIENT, old + NEW_BYTES) &&
-		forge(env, pair, forger, old + NEW_BYTES, old + 2 * NEW_BYTES) &&
-		probe_transfer(env, pair, END_CLIENT, old + 2 * NEW_BYTES) &&
-		expect_trimmed(env, pair, (uint32_t)old) &&
-		probe_all_redirected(env, pair, END_CLIENT);
+	       probe_transfer(env, pair, END_CLIENT, old + NEW_BYTES) &&
+	       forge(env, pair, forger, old + NEW_BYTES, old + 2 * NEW_BYTES) &&
+	       probe_transfer(env, pair, END_CLIENT, old + 2 * NEW_BYTES) &&
+	       expect_trimmed(env, pair, (uint32_t)old) &&
+	       probe_all_redirected(env, pair, END_CLIENT);
 }
 
 static bool overlap(struct probe_env *env, struct probe_pair *pair)
@@ -95,7 +99,8 @@ static bool overlap(struct probe_env *env, struct probe_pair *pair)
 	int mtu = 0;
 	socklen_t len = sizeof(mtu);
 
-	if (getsockopt(pair->far[END_CLIENT], IPPROTO_IP, IP_MTU, &mtu, &len) < 0 || mtu < RAWSEG_MAX)
+	if (getsockopt(pair->far[END_CLIENT], IPPROTO_IP, IP_MTU, &mtu, &len) < 0 ||
+		mtu < RAWSEG_MAX)
 		return run_forger(env, pair, OLD_SMALL, overlap_steps);
 	return run_forger(env, pair, OLD_LARGE, overlap_steps);
 }
@@ -110,10 +115,10 @@ bool probe_overlap(struct probe_env *env)
 static bool ooo_steps(struct probe_env *env, struct probe_pair *pair, const struct forger *forger)
 {
 	return forge(env, pair, forger, 25, 35) && forge(env, pair, forger, 0, 30) &&
-		probe_transfer(env, pair, END_CLIENT, 35) && expect_trimmed(env, pair, 10 + 5) &&
-		forge(env, pair, forger, 10, 35) && forge(env, pair, forger, 35, 45) &&
-		probe_transfer(env, pair, END_CLIENT, 45) &&
-		probe_all_redirected(env, pair, END_CLIENT);
+	       probe_transfer(env, pair, END_CLIENT, 35) && expect_trimmed(env, pair, 10 + 5) &&
+	       forge(env, pair, forger, 10, 35) && forge(env, pair, forger, 35, 45) &&
+	       probe_transfer(env, pair, END_CLIENT, 45) &&
+	       probe_all_redirected(env, pair, END_CLIENT);
 }
 
 static bool overlap_ooo(struct probe_env *env, struct probe_pair *pair)
@@ -126,9 +131,10 @@ bool probe_overlap_ooo(struct probe_env *env)
 	return probe_with_pair(env, &ipv4, true, overlap_ooo);
 }
 
-/* A stream parser cannot cut anything off. What comes out may be wrong, but never with sums that meet: the
- * session would be taken for intact. */
-static bool noticed_steps(struct probe_env *env, struct probe_pair *pair, const struct forger *forger)
+/* A stream parser cannot cut anything off. What comes out may be wrong, but never with sums that
+ * meet: the session would be taken for intact. */
+static bool noticed_steps(
+	struct probe_env *env, struct probe_pair *pair, const struct forger *forger)
 {
 	uint64_t start;
 

@@ -69,7 +69,8 @@ static void loopback(struct sockaddr_in6 *addr, socklen_t *len, int family, bool
 	struct sockaddr_in *in = (struct sockaddr_in *)(void *)addr;
 
 	memset(addr, 0, sizeof(*addr));
-	addr->sin6_family = (sa_family_t)family; /* at the same place in both families, as the port is */
+	addr->sin6_family =
+		(sa_family_t)family; /* at the same place in both families, as the port is */
 	*len = family == AF_INET6 ? sizeof(*addr) : sizeof(*in);
 	if (family == AF_INET6)
 		addr->sin6_addr = any ? in6addr_any : in6addr_loopback;
@@ -81,7 +82,8 @@ static int open_socket(int family, int option, int bytes)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 
-	/* The FORCE variants go past net.core.[rw]mem_max, so that the sizes are those that were asked for. */
+	/* The FORCE variants go past net.core.[rw]mem_max, so that the sizes are those that were
+	 * asked for. */
 	if (fd >= 0 && bytes && setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof(bytes)) < 0) {
 		close(fd);
 		return -1;
@@ -114,8 +116,8 @@ static bool same_port(int accepted_fd, int connected_fd)
 	socklen_t peer_len = sizeof(peer), own_len = sizeof(own);
 
 	return getpeername(accepted_fd, (struct sockaddr *)&peer, &peer_len) == 0 &&
-		getsockname(connected_fd, (struct sockaddr *)&own, &own_len) == 0 &&
-		peer.sin6_port == own.sin6_port;
+	       getsockname(connected_fd, (struct sockaddr *)&own, &own_len) == 0 &&
+	       peer.sin6_port == own.sin6_port;
 }
 
 /* Another local process may have connected to our random port: it is turned away. */
@@ -160,12 +162,13 @@ bool probe_connect(struct probe_env *env, int listen_fd, int family, int sndbuf,
 	return true;
 }
 
-static bool connect_ends(struct probe_env *env, const struct probe_shape *shape, unsigned int end,
-	int ret_fds[2])
+static bool connect_ends(
+	struct probe_env *env, const struct probe_shape *shape, unsigned int end, int ret_fds[2])
 {
 	int family = end == END_CLIENT ? shape->client_family : shape->server_family;
 	bool mapped = end == END_CLIENT && shape->mapped;
-	int listen_fd = probe_listen(env, family, mapped, end == END_CLIENT ? 0 : shape->server_rcvbuf);
+	int listen_fd =
+		probe_listen(env, family, mapped, end == END_CLIENT ? 0 : shape->server_rcvbuf);
 	bool ok;
 
 	if (listen_fd < 0)
@@ -176,7 +179,8 @@ static bool connect_ends(struct probe_env *env, const struct probe_shape *shape,
 	return ok;
 }
 
-bool probe_pair_open(struct probe_env *env, struct probe_pair *pair, const struct probe_shape *shape)
+bool probe_pair_open(
+	struct probe_env *env, struct probe_pair *pair, const struct probe_shape *shape)
 {
 	int client[2] = {-1, -1}, server[2] = {-1, -1};
 	bool ok;
@@ -184,7 +188,7 @@ bool probe_pair_open(struct probe_env *env, struct probe_pair *pair, const struc
 	memset(pair, 0, sizeof(*pair));
 	pair->is_v6 = shape->server_family == AF_INET6;
 	ok = connect_ends(env, shape, END_CLIENT, client) &&
-		connect_ends(env, shape, END_SERVER, server);
+	     connect_ends(env, shape, END_SERVER, server);
 	pair->far[END_CLIENT] = client[0];
 	pair->near.fds[END_CLIENT] = client[1];
 	pair->near.fds[END_SERVER] = server[0];
@@ -236,11 +240,12 @@ void probe_pair_close(struct probe_env *env, struct probe_pair *pair)
 	env->pair = NULL;
 }
 
-bool probe_with_pair(struct probe_env *env, const struct probe_shape *shape, bool insert, probe_steps steps)
+bool probe_with_pair(
+	struct probe_env *env, const struct probe_shape *shape, bool insert, probe_steps steps)
 {
 	struct probe_pair pair;
-	bool ok = probe_pair_open(env, &pair, shape) && (!insert || probe_pair_insert(env, &pair)) &&
-		steps(env, &pair);
+	bool ok = probe_pair_open(env, &pair, shape) &&
+		  (!insert || probe_pair_insert(env, &pair)) && steps(env, &pair);
 
 	probe_pair_close(env, &pair);
 	return ok;
@@ -285,7 +290,8 @@ bool probe_offer(struct probe_env *env, struct probe_pair *pair, unsigned int di
 	return true;
 }
 
-static bool compare(struct probe_env *env, unsigned int dir, uint64_t offset, const char *buf, size_t len)
+static bool compare(
+	struct probe_env *env, unsigned int dir, uint64_t offset, const char *buf, size_t len)
 {
 	char expected[CHUNK];
 	size_t i = 0;
@@ -313,7 +319,7 @@ bool probe_collect(struct probe_env *env, struct probe_pair *pair, unsigned int 
 		}
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ||
-				probe_fail_errno(env, errno, "reading from the test connection");
+			       probe_fail_errno(env, errno, "reading from the test connection");
 		if (!compare(env, dir, d->received, buf, (size_t)n))
 			return false;
 		d->received += (uint64_t)n;

@@ -28,7 +28,8 @@ static const char *const fault_names[] = {
 	[FLOW_FAULT_TRIM] = "an overlapping segment could not be trimmed",
 };
 
-static bool fail_account(struct probe_env *env, struct probe_pair *pair, unsigned int dir, int account)
+static bool fail_account(
+	struct probe_env *env, struct probe_pair *pair, unsigned int dir, int account)
 {
 	struct sockmap_tcp source = {0}, target = {0};
 
@@ -40,7 +41,8 @@ static bool fail_account(struct probe_env *env, struct probe_pair *pair, unsigne
 		"the sums do not meet: received %llu, redirected %llu, relayed %llu, accepted %llu",
 		(unsigned long long)source.received,
 		(unsigned long long)sockmap_redirected(&pair->near, dir),
-		(unsigned long long)pair->dirs[dir].relay.read, (unsigned long long)target.accepted);
+		(unsigned long long)pair->dirs[dir].relay.read,
+		(unsigned long long)target.accepted);
 }
 
 int probe_drained(struct probe_env *env, struct probe_pair *pair, unsigned int dir)
@@ -89,7 +91,8 @@ static bool settle(struct probe_env *env, struct probe_pair *pair, unsigned int 
 	return true;
 }
 
-/* No time of silence before the hand-back: more of them, under more pressure, than sessions have. */
+/* No time of silence before the hand-back: more of them, under more pressure, than sessions have.
+ */
 static void hand_back(struct probe_pair *pair, unsigned int dir)
 {
 	struct probe_dir *d = &pair->dirs[dir];
@@ -102,11 +105,13 @@ static void hand_back(struct probe_pair *pair, unsigned int dir)
 	d->handbacks++;
 }
 
-/* recv() says 0 at a FIN also while passed bytes are behind the socket's own queue (kernel-notes 15.1.6). */
+/* recv() says 0 at a FIN also while passed bytes are behind the socket's own queue
+ * (kernel-notes 15.1.6). */
 static bool eof_is_real(const struct probe_pair *pair, unsigned int dir)
 {
 	return !(pair->near.spliced & (1u << dir)) ||
-		pair->dirs[dir].relay.read - pair->near.taken[dir] >= sockmap_passed(&pair->near, dir);
+	       pair->dirs[dir].relay.read - pair->near.taken[dir] >=
+		       sockmap_passed(&pair->near, dir);
 }
 
 static bool relay(struct probe_env *env, struct probe_pair *pair, unsigned int dir)
@@ -119,8 +124,8 @@ static bool relay(struct probe_env *env, struct probe_pair *pair, unsigned int d
 	d->relay.source_dry = !(probe_poll(pair->near.fds[dir], POLLIN) & POLLIN) && !d->finished;
 	if (d->relay.target_full && (probe_poll(pair->near.fds[!dir], POLLOUT) & POLLOUT))
 		d->relay.target_full = false;
-	switch (relay_run(&env->pool, &d->relay, pair->near.fds[dir], pair->near.fds[!dir], SHARE, true,
-		&err)) {
+	switch (relay_run(&env->pool, &d->relay, pair->near.fds[dir], pair->near.fds[!dir], SHARE,
+		true, &err)) {
 	case RELAY_IDLE:
 		if (d->relay.source_dry)
 			hand_back(pair, dir);
@@ -163,7 +168,8 @@ bool probe_work(struct probe_env *env, struct probe_pair *pair, unsigned int dir
 	return true;
 }
 
-bool probe_transfer(struct probe_env *env, struct probe_pair *pair, unsigned int dir, uint64_t total)
+bool probe_transfer(
+	struct probe_env *env, struct probe_pair *pair, unsigned int dir, uint64_t total)
 {
 	struct probe_dir *d = &pair->dirs[dir];
 

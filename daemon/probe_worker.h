@@ -14,7 +14,8 @@ void probe_on_event(void *arg, const struct flow_event *event); /* arg: the env 
 /* sockmap_drained() of the direction, as the worker uses it (sabotage included). */
 int probe_drained(struct probe_env *env, struct probe_pair *pair, unsigned int dir);
 /* Sends up to `total` bytes, works and reads until all of them came out. */
-bool probe_transfer(struct probe_env *env, struct probe_pair *pair, unsigned int dir, uint64_t total);
+bool probe_transfer(
+	struct probe_env *env, struct probe_pair *pair, unsigned int dir, uint64_t total);
 /* Works until the far end has read the FIN that the sender sent, and compares the sums. */
 bool probe_finish(struct probe_env *env, struct probe_pair *pair, unsigned int dir);
 /* Fails unless everything sent in `dir` since the insertion was redirected. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns the headers. The kernel fills in the IP checksum and length (raw(7)), not the TCP checksum. */
+/* Owns the headers. The kernel fills in the IP checksum and length (raw(7)), not the TCP checksum.
+ */
 #include "rawseg.h"
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * TCP segments made by hand, in the name of a connected IPv4 socket: the only way to send old and new bytes
- * in one segment at will. Needs CAP_NET_RAW (the raw socket) and CAP_NET_ADMIN (the sequence numbers).
+ * TCP segments made by hand, in the name of a connected IPv4 socket: the only way to send old and
+ * new bytes in one segment at will. Needs CAP_NET_RAW (the raw socket) and CAP_NET_ADMIN (the
+ * sequence numbers).
  */
 #ifndef SHUNT_RAWSEG_H
 #define SHUNT_RAWSEG_H
@@ -19,13 +20,15 @@ struct rawseg {
 	uint32_t next_seq; /* of the first byte that the socket has not sent */
 	uint32_t ack;
 	uint32_t timestamp; /* a TSval that the other side will take */
-	bool timestamps;    /* were negotiated */
+	bool timestamps; /* were negotiated */
 };
 
 MUST_CHECK int rawseg_open(void); /* the raw socket, or negative errno */
 /* Reads addresses and numbers from the socket, which must be idle. */
 MUST_CHECK int rawseg_init(struct rawseg *seg, int fd);
-/* Sends a segment whose first byte is `offset` bytes behind next_seq (in front of it when negative). */
-MUST_CHECK int rawseg_send(int raw_fd, const struct rawseg *seg, int offset, const void *data, size_t len);
+/* Sends a segment whose first byte is `offset` bytes behind next_seq (in front of it when
+ * negative). */
+MUST_CHECK int rawseg_send(
+	int raw_fd, const struct rawseg *seg, int offset, const void *data, size_t len);
 
 #endif

@@ -117,8 +117,8 @@ static ssize_t stop(enum relay_result *ret, enum relay_result why)
 	return -1;
 }
 
-static ssize_t flush_buf(struct relay_pool *pool, struct relay *relay, int target_fd,
-	enum relay_result *ret)
+static ssize_t flush_buf(
+	struct relay_pool *pool, struct relay *relay, int target_fd, enum relay_result *ret)
 {
 	struct relay_buf *buf = relay->buf;
 	ssize_t n = send(target_fd, buf->data + buf->start, buf->end - buf->start,
@@ -140,8 +140,8 @@ static ssize_t flush_buf(struct relay_pool *pool, struct relay *relay, int targe
 	return n;
 }
 
-static ssize_t flush_pipe(struct relay_pool *pool, struct relay *relay, int target_fd,
-	enum relay_result *ret)
+static ssize_t flush_pipe(
+	struct relay_pool *pool, struct relay *relay, int target_fd, enum relay_result *ret)
 {
 	struct relay_pipe *pipe = relay->pipe;
 	ssize_t n = splice(pipe->read_fd, NULL, target_fd, NULL, pipe->bytes,
@@ -203,8 +203,8 @@ static ssize_t fill_buf(struct relay_pool *pool, struct relay *relay, int source
 	return n;
 }
 
-static ssize_t fill_pipe(struct relay_pool *pool, struct relay *relay, int source_fd,
-	enum relay_result *ret)
+static ssize_t fill_pipe(
+	struct relay_pool *pool, struct relay *relay, int source_fd, enum relay_result *ret)
 {
 	struct relay_pipe *pipe = pipe_get(pool);
 	ssize_t n;
@@ -246,8 +246,8 @@ static ssize_t fill(struct relay_pool *pool, struct relay *relay, int source_fd,
 	return fill_buf(pool, relay, source_fd, drain, ret);
 }
 
-enum relay_result relay_run(struct relay_pool *pool, struct relay *relay, int source_fd, int target_fd,
-	unsigned int share, bool drain, int *ret_errno)
+enum relay_result relay_run(struct relay_pool *pool, struct relay *relay, int source_fd,
+	int target_fd, unsigned int share, bool drain, int *ret_errno)
 {
 	enum relay_result result = RELAY_IDLE;
 	uint64_t limit = relay->written + share;
@@ -257,8 +257,8 @@ enum relay_result relay_run(struct relay_pool *pool, struct relay *relay, int so
 		if (relay->buf || relay->pipe) {
 			if (relay->target_full)
 				return RELAY_IDLE;
-			n = relay->buf ? flush_buf(pool, relay, target_fd, &result) :
-					 flush_pipe(pool, relay, target_fd, &result);
+			n = relay->buf ? flush_buf(pool, relay, target_fd, &result)
+				       : flush_pipe(pool, relay, target_fd, &result);
 			continue;
 		}
 		if (relay->eof)

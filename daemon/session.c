@@ -4,29 +4,27 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "flow_table.h"
 #include "log.h"
+#include "maglev.h"
 
 #define SPARE_SESSIONS 64
-/* A UNIX server whose backlog is full says so at once and gives no event when there is room. */
-#define UNIX_RETRY_MS 10
 
 static void timer_cb(struct ev_loop *ev, ev_timer *timer, int revents);
 static void task_cb(struct loop_task *task);
 static void client_cb(struct loop_watch *watch, uint32_t events);
 static void server_cb(struct loop_watch *watch, uint32_t events);
 
-static struct stats_listener *listener_stats(const struct session *session)
+struct stats_listener *session_listener_stats(const struct session *session)
 {
 	return stats_listener_of(session->home->stats, session->home->thread, session->conf->slot);
 }
 
-static struct stats_server *server_stats(const struct session *session)
+struct stats_server *session_server_stats(const struct session *session)
 {
 	return stats_server_of(session->home->stats, session->home->thread, session->server->slot);
 }
@@ -53,6 +51,7 @@ static struct session *session_new(struct session_home *home)
 	session->started_ns = now_ns();
 	session->activity_ns = session->started_ns;
 	session->id = home->next_id++;
+	home->nsessions++;
 	session->next = home->sessions;
 	if (session->next)
 		session->next->prev = session;
@@ -64,6 +63,7 @@ static void session_free(struct session *session)
 {
 	struct session_home *home = session->home;
 
+	policy_unref(session->policy);
 	if (home->nspare >= SPARE_SESSIONS) {
 		free(session);
 		return;
@@ -81,10 +81,11 @@ static void unlink_session(struct session *session)
 		session->home->sessions = session->next;
 	if (session->next)
 		session->next->prev = session->prev;
+	session->home->nsessions--;
 }
 
-/* SO_LINGER {1, 0} was set at the start, so that a crash resets the connections instead of ending truncated
- * streams with a clean FIN. An orderly close takes it back. */
+/* SO_LINGER {1, 0} was set at the start, so that a crash resets the connections instead of ending
+ * truncated streams with a clean FIN. An orderly close takes it back. */
 static void close_end(struct session *session, unsigned int end, bool orderly)
 {
 	struct linger off = {0};
@@ -100,20 +101,26 @@ static void close_end(struct session *session, unsigned int end, bool orderly)
 
 static void count_end(struct session *session, enum end_reason reason)
 {
-	struct stats_listener *counters = listener_stats(session);
+	struct stats_listener *counters = session_listener_stats(session);
 	uint64_t us = (now_ns() - session->started_ns) / 1000;
 
 	stats_add(&counters->ended[reason], 1);
 	stats_observe(&counters->session_duration, us);
-	if (session->server)
-		stats_add(&server_stats(session)->ended, 1);
 	atomic_fetch_sub_explicit(session->home->sessions_active, 1, memory_order_relaxed);
 	log_debug("session %llu ended: %s, %llu us, c2s %llu, s2c %llu bytes",
 		(unsigned long long)session->id, end_reason_names[reason], (unsigned long long)us,
 		(unsigned long long)(session->dirs[DIR_C2S].reported_relay +
-			session->dirs[DIR_C2S].reported_sockmap),
+				     session->dirs[DIR_C2S].reported_sockmap),
 		(unsigned long long)(session->dirs[DIR_S2C].reported_relay +
-			session->dirs[DIR_S2C].reported_sockmap));
+				     session->dirs[DIR_S2C].reported_sockmap));
+}
+
+/* A server that accepts and then resets before it has said a word is as broken as one that refuses.
+ */
+static bool early_abort(const struct session *session, enum end_reason reason)
+{
+	return reason == END_SERVER_ABORT && !session->dirs[DIR_S2C].reported_relay &&
+	       !session->dirs[DIR_S2C].reported_sockmap;
 }
 
 static void session_finish(struct session *session, enum end_reason reason, bool orderly)
@@ -130,9 +137,13 @@ static void session_finish(struct session *session, enum end_reason reason, bool
 	for (unsigned int end = 0; end < END_COUNT; end++)
 		close_end(session, end, orderly);
 	ev_timer_stop(home->loop->ev, &session->timer);
+	session_leave_queue(session);
+	session_release_server(session, early_abort(session, reason));
+	clients_leave(session->counted, now_ns());
 	count_end(session, reason);
 	unlink_session(session);
-	loop_defer(home->loop, &session->task); /* frees it: events of this batch may still name it */
+	loop_defer(
+		home->loop, &session->task); /* frees it: events of this batch may still name it */
 }
 
 void session_abort(struct session *session, enum end_reason reason)
@@ -178,150 +189,96 @@ void session_end_error(struct session *session, unsigned int end)
 	session_abort(session, end == END_CLIENT ? END_CLIENT_ABORT : END_SERVER_ABORT);
 }
 
-static enum end_reason connect_reason(int err)
+static void peer_of(struct session_client *peer, const struct addr *addr)
 {
-	switch (err) {
-	case ECONNREFUSED:
-	case ENOENT: /* UNIX: nobody has bound it */
-		return END_CONNECT_REFUSED;
-	case ETIMEDOUT:
-		return END_CONNECT_TIMEOUT;
-	case EMFILE:
-	case ENFILE:
-		return END_NO_DESCRIPTOR;
-	case ENOMEM:
-	case ENOBUFS:
-		return END_NO_MEMORY;
-	default:
-		return END_CONNECT_FAILED;
+	peer->family = (sa_family_t)addr_family(addr);
+	if (peer->family == AF_INET6) {
+		memcpy(peer->ip, &addr->in6.sin6_addr, sizeof(peer->ip));
+		peer->scope = addr->in6.sin6_scope_id;
+		peer->port = addr->in6.sin6_port;
+	} else if (peer->family == AF_INET) {
+		memcpy(peer->ip + 12, &addr->in.sin_addr, 4);
+		peer->port = addr->in.sin_port;
 	}
 }
 
-static void connect_failed(struct session *session, int err)
+void session_client_addr(const struct session *session, struct addr *ret)
 {
-	enum end_reason reason = connect_reason(err);
+	const struct session_client *peer = &session->client;
 
-	if (session->server)
-		stats_add(&server_stats(session)->connect_failures[reason], 1);
-	log_debug("session %llu: connecting: %s", (unsigned long long)session->id, strerror(err));
-	session_abort(session, reason);
-}
-
-static void connected(struct session *session)
-{
-	session->connected_ns = now_ns();
-	stats_observe(&server_stats(session)->connect_duration,
-		(session->connected_ns - session->started_ns) / 1000);
-	ev_timer_stop(session->home->loop->ev, &session->timer);
-	session_step(session, SESSION_EV_CONNECTED);
-}
-
-static void set_int(int fd, int level, int option, int value)
-{
-	(void)setsockopt(fd, level, option, &value, sizeof(value));
-}
-
-static void tune_server(int fd, const struct conf_backend *backend)
-{
-	struct linger on = {.l_onoff = 1};
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &on, sizeof(on));
-	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	if (backend->keepalive_ms) {
-		set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-		set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)((backend->keepalive_ms + 999) / 1000));
+	memset(ret, 0, sizeof(*ret));
+	if (peer->family == AF_INET6) {
+		ret->len = sizeof(ret->in6);
+		ret->in6.sin6_port = peer->port;
+		ret->in6.sin6_scope_id = peer->scope;
+		memcpy(&ret->in6.sin6_addr, peer->ip, sizeof(peer->ip));
+	} else if (peer->family == AF_INET) {
+		ret->len = sizeof(ret->in);
+		ret->in.sin_port = peer->port;
+		memcpy(&ret->in.sin_addr, peer->ip + 12, 4);
+	} else {
+		ret->len = sizeof(sa_family_t);
 	}
-	if (backend->user_timeout_ms)
-		set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)backend->user_timeout_ms);
+	ret->sa.sa_family = peer->family;
 }
 
-/* The next look, before connect_timeout is over. */
-static void arm_connect(struct session *session, uint64_t ms)
+/* xorshift64: spreads ends in time, nothing more. */
+static uint64_t next_random(struct session_home *home)
 {
-	struct ev_loop *ev = session->home->loop->ev;
+	uint64_t x = home->random;
 
-	ev_timer_stop(ev, &session->timer);
-	ev_timer_set(&session->timer, loop_ms(ms), 0.);
-	ev_timer_start(ev, &session->timer);
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return home->random = x;
 }
 
-static void try_connect(struct session *session)
+/* Up to a tenth less, so that sessions which began together do not end together. */
+static uint64_t lifetime(struct session_home *home, const struct conf_listener *listener)
 {
-	const struct conf_server *server = session->server;
-	int fd = session->ends[END_SERVER].watch.fd;
+	uint64_t ns = listener->max_lifetime_ms * 1000000;
 
-	if (connect(fd, &server->addr.sa, server->addr.len) == 0) {
-		connected(session);
-		return;
-	}
-	if (errno == EAGAIN && addr_is_unix(&server->addr))
-		arm_connect(session, UNIX_RETRY_MS);
-	else if (errno == EINPROGRESS)
-		arm_connect(session, session->backend->connect_timeout_ms);
-	else
-		connect_failed(session, errno);
+	return ns ? ns - next_random(home) % (ns / 10 + 1) : 0;
 }
 
-static void start_connect(struct session *session)
+static void refuse(struct session_home *home, const struct session_start *start)
 {
-	const struct conf_server *server = session->server;
-	int family = addr_family(&server->addr);
-	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-		family == AF_UNIX ? 0 : IPPROTO_TCP);
-	int err;
+	struct stats_listener *counters =
+		stats_listener_of(home->stats, home->thread, start->listener->slot);
 
-	if (fd < 0) {
-		connect_failed(session, errno);
-		return;
-	}
-	session->ends[END_SERVER].watch.fd = fd;
-	session->server_is_unix = family == AF_UNIX;
-	if (!session->server_is_unix)
-		tune_server(fd, session->backend);
-	err = loop_watch_set(session->home->loop, &session->ends[END_SERVER].watch,
-		EPOLLIN | EPOLLOUT | EPOLLRDHUP);
-	if (err)
-		connect_failed(session, -err);
-	else
-		try_connect(session);
+	stats_add(&counters->rejected[REJECT_NO_MEMORY], 1);
+	clients_leave(start->counted, now_ns());
+	sockmap_abort(start->client_fd);
+	close(start->client_fd);
 }
 
-void session_accept(struct session_home *home, unsigned int listener, int client_fd, bool spliceable)
+void session_accept(struct session_home *home, const struct session_start *start)
 {
 	struct session *session = session_new(home);
-	const struct conf_listener *conf = &home->conf->listeners[listener];
-	struct stats_listener *counters = stats_listener_of(home->stats, home->thread, conf->slot);
-	struct backend_choice *choice;
-	int picked;
 
 	if (!session) {
-		stats_add(&counters->rejected[REJECT_NO_MEMORY], 1);
-		sockmap_abort(client_fd);
-		close(client_fd);
+		refuse(home, start);
 		return;
 	}
-	session->conf = conf;
-	session->ends[END_CLIENT].watch.fd = client_fd;
+	session->policy = policy_ref(home->policy);
+	session->conf = start->listener;
+	session->backend = policy_backend_of(home->policy, start->listener);
+	session->ends[END_CLIENT].watch.fd = start->client_fd;
+	session->counted = start->counted;
+	session->lifetime_ns = lifetime(home, start->listener);
 	session->pair.connected = 1u << END_SERVER;
+	peer_of(&session->client, start->client);
+	if (session->backend->conf->balance == BALANCE_SOURCE_HASH)
+		session->client_hash = maglev_client_hash(start->client);
 	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
-		session->dirs[dir].path = spliceable ? DIR_SOCKMAP : DIR_RELAY;
-	stats_add(&counters->sessions, 1);
+		session->dirs[dir].path = start->spliceable ? DIR_SOCKMAP : DIR_RELAY;
+	stats_add(&session_listener_stats(session)->sessions, 1);
 	atomic_fetch_add_explicit(home->sessions_active, 1, memory_order_relaxed);
-	choice = &home->backends[session->conf->backend - home->conf->backends];
-	picked = backend_pick(choice);
-	if (picked < 0) {
-		session_abort(session, END_NO_SERVER);
-		return;
-	}
-	session->backend = choice->conf;
-	session->server = &choice->conf->servers[picked];
-	stats_add(&server_stats(session)->sessions, 1);
 	if (loop_watch_set(home->loop, &session->ends[END_CLIENT].watch,
-		    spliceable ? EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP)) {
+		    start->spliceable ? EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP))
 		session_abort(session, END_NO_MEMORY);
-		return;
-	}
-	start_connect(session);
+	else
+		session_choose(session);
 }
 
 /* A hang-up or a FIN is noted for the paths, which know when every byte before it has gone. */
@@ -357,39 +314,25 @@ static void server_cb(struct loop_watch *watch, uint32_t events)
 {
 	struct session_end *end = container_of(watch, struct session_end, watch);
 	struct session *session = container_of(end, struct session, ends[END_SERVER]);
-	int err;
 
 	if (session->fsm.state != SESSION_CONNECTING) {
 		on_end(session, END_SERVER, events);
 		return;
 	}
-	/* A UNIX socket that waits for its next attempt reports a hang-up: it is not connected. */
-	if (!(events & (EPOLLOUT | EPOLLERR)) || (events & EPOLLHUP && !(events & EPOLLERR)))
-		return;
-	err = socket_error(watch->fd);
-	if (err) {
-		connect_failed(session, err);
-		return;
-	}
 	note(end, events);
-	connected(session);
+	session_connect_event(session, events);
 }
 
 static void timer_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 {
 	struct session *session = timer->data;
-	uint64_t waited_ms = (now_ns() - session->started_ns) / 1000000;
 
 	(void)ev;
 	(void)revents;
 	if (session->fsm.state == SESSION_OPEN)
 		session_path_tick(session);
-	else if (waited_ms >= session->backend->connect_timeout_ms)
-		connect_failed(session, ETIMEDOUT);
-	else if (addr_is_unix(&session->server->addr))
-		try_connect(session);
 	else
-		arm_connect(session, session->backend->connect_timeout_ms - waited_ms);
+		session_connect_tick(session);
 }
 
 /* Arms the timer for the direction that has to be looked at first. */
@@ -419,8 +362,8 @@ static void task_cb(struct loop_task *task)
 		session_path_more(session);
 }
 
-static struct session *session_by_cookie(struct session_home *home, uint64_t cookie,
-	unsigned int *ret_dir)
+static struct session *session_by_cookie(
+	struct session_home *home, uint64_t cookie, unsigned int *ret_dir)
 {
 	struct flow *flow = flow_find(home->bpf->flows, home->bpf->flow_shift, cookie);
 	struct session *session;
@@ -461,6 +404,19 @@ static uint64_t bytes_moved(const struct session *session)
 	return sum;
 }
 
+static void end_if_over(struct session *session, uint64_t now)
+{
+	if (session->lifetime_ns && now - session->started_ns >= session->lifetime_ns)
+		session_abort(session, END_MAX_LIFETIME);
+	else if (session->fsm.state != SESSION_OPEN)
+		return;
+	else if (half_closed(session) &&
+		 timed_out(session, now, session->conf->half_close_timeout_ms))
+		session_abort(session, END_HALF_CLOSE_TIMEOUT);
+	else if (timed_out(session, now, session->conf->idle_timeout_ms))
+		session_abort(session, END_IDLE_TIMEOUT);
+}
+
 static void sweep_one(struct session *session, uint64_t now)
 {
 	uint64_t bytes;
@@ -470,13 +426,8 @@ static void sweep_one(struct session *session, uint64_t now)
 	if (bytes != session->activity_bytes) {
 		session->activity_bytes = bytes;
 		session->activity_ns = now;
-	} else if (session->fsm.state != SESSION_OPEN) {
-		return;
-	} else if (half_closed(session) && timed_out(session, now, session->conf->half_close_timeout_ms)) {
-		session_abort(session, END_HALF_CLOSE_TIMEOUT);
-	} else if (timed_out(session, now, session->conf->idle_timeout_ms)) {
-		session_abort(session, END_IDLE_TIMEOUT);
 	}
+	end_if_over(session, now);
 }
 
 void session_sweep(struct session_home *home, uint64_t now)
@@ -487,10 +438,36 @@ void session_sweep(struct session_home *home, uint64_t now)
 	}
 }
 
+void session_abort_some(struct session_home *home, enum end_reason reason, unsigned int n)
+{
+	while (home->sessions && n--)
+		session_abort(home->sessions, reason);
+}
+
 void session_abort_all(struct session_home *home, enum end_reason reason)
 {
 	while (home->sessions)
 		session_abort(home->sessions, reason);
+}
+
+void session_server_down(struct session_home *home, unsigned int slot)
+{
+	for (struct session *session = home->sessions, *next; session; session = next) {
+		next = session->next;
+		if (session->server && session->server->slot == slot &&
+			session->backend->conf->on_server_down == SERVER_DOWN_RESET)
+			session_abort(session, END_SERVER_DOWN);
+	}
+}
+
+int session_close(struct session_home *home, uint64_t id)
+{
+	for (struct session *session = home->sessions; session; session = session->next)
+		if (session->id == id) {
+			session_abort(session, END_CLOSED);
+			return 0;
+		}
+	return -ENOENT;
 }
 
 void session_home_done(struct session_home *home)
@@ -502,5 +479,6 @@ void session_home_done(struct session_home *home)
 		free(session);
 	}
 	home->nspare = 0;
+	policy_unref(home->policy);
 	relay_pool_done(&home->pool);
 }

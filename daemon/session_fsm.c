@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "session_fsm.h"
 
-static unsigned int eof(const struct session_fsm *fsm, enum flow_state *flow, enum session_event event)
+static unsigned int eof(
+	const struct session_fsm *fsm, enum flow_state *flow, enum session_event event)
 {
 	/* Before the server has answered only the client can have finished. */
 	if (fsm->state == SESSION_CONNECTING && event == SESSION_EV_EOF_S2C)
@@ -11,7 +12,8 @@ static unsigned int eof(const struct session_fsm *fsm, enum flow_state *flow, en
 	return 0; /* seen again: both epoll and the reader may tell */
 }
 
-static unsigned int drained(struct session_fsm *fsm, enum flow_state *flow, enum session_action shut)
+static unsigned int drained(
+	struct session_fsm *fsm, enum flow_state *flow, enum session_action shut)
 {
 	if (fsm->state != SESSION_OPEN || *flow != FLOW_EOF)
 		return SESSION_DO_REPORT;

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Owns how the bytes of a session move: which path each direction takes and every change between paths.
- * Reports what happened to the state machine and never changes the session's state itself.
+ * Owns how the bytes of a session move: which path each direction takes and every change between
+ * paths. Reports what happened to the state machine and never changes the session's state itself.
  */
 #include <errno.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include "log.h"
 #include "session.h"
 
+/* Unsent bytes in the send buffer of a relayed direction. */
+#define UNSENT_MAX (256u * 1024)
 /* Bytes one direction moves before the others get their turn. */
 #define SHARE (1024u * 1024)
 /* An overflow ends when its sender has paused this long: shorter makes bulk flap between the paths,
@@ -61,10 +66,23 @@ static int watch_ends(struct session *session)
 	return 0;
 }
 
+/* What a peer that does not read makes us take is bounded by what its socket takes: with the
+ * default the send buffer grows to megabytes of unsent bytes, and the sender's receive buffer to a
+ * multiple of that (autotuning sees bytes read fast). On the kernel path the fits rule does it, and
+ * the limit would make the kernel's worker poll. */
+static void bound_unsent(struct session *session, unsigned int dir)
+{
+	unsigned int bytes = relayed(session, dir) ? UNSENT_MAX : UINT_MAX;
+
+	(void)setsockopt(session->ends[!dir].watch.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes,
+		sizeof(bytes));
+}
+
 static void set_path(struct session *session, unsigned int dir, enum dir_path path)
 {
 	struct stats_thread *counters = session->home->counters;
 	struct session_dir *d = &session->dirs[dir];
+	bool was_relayed = relayed(session, dir);
 	bool was_over = d->path == DIR_SETTLING || d->path == DIR_OVERFLOW;
 	bool is_over = path == DIR_SETTLING || path == DIR_OVERFLOW;
 
@@ -76,9 +94,13 @@ static void set_path(struct session *session, unsigned int dir, enum dir_path pa
 		stats_sub(&counters->overflow_active, 1);
 		stats_observe(&counters->overflow_duration, (now_ns() - d->overflow_ns) / 1000);
 	}
-	stats_sub(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP : PATH_RELAY], 1);
+	stats_sub(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP : PATH_RELAY],
+		1);
 	d->path = path;
-	stats_add(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP : PATH_RELAY], 1);
+	if (relayed(session, dir) != was_relayed)
+		bound_unsent(session, dir);
+	stats_add(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP : PATH_RELAY],
+		1);
 	d->relay.source_dry = false;
 	d->relay.target_full = false;
 	d->wait_ms = 0;
@@ -117,20 +139,23 @@ static void fail_accounting(struct session *session, unsigned int dir)
 	(void)!sockmap_tcp_read(pair, dir, &source);
 	(void)!sockmap_tcp_read(pair, !dir, &target);
 	if (log_limit_pass(&limit, &suppressed))
-		log_warning("session %llu: %s: accounting mismatch, resetting both ends: received %llu, "
-			    "redirected %llu, passed %llu, read %llu, written %llu, accepted %llu, mode %d, "
+		log_warning("session %llu: %s: accounting mismatch, resetting both ends: received "
+			    "%llu, "
+			    "redirected %llu, passed %llu, read %llu, written %llu, accepted %llu, "
+			    "mode %d, "
 			    "path %d (%u more not shown)",
 			(unsigned long long)session->id, direction_names[dir],
 			(unsigned long long)source.received,
 			(unsigned long long)sockmap_redirected(pair, dir),
-			(unsigned long long)sockmap_passed(pair, dir), (unsigned long long)relay->read,
-			(unsigned long long)relay->written, (unsigned long long)target.accepted,
-			(int)sockmap_mode(pair, dir), (int)session->dirs[dir].path, suppressed);
+			(unsigned long long)sockmap_passed(pair, dir),
+			(unsigned long long)relay->read, (unsigned long long)relay->written,
+			(unsigned long long)target.accepted, (int)sockmap_mode(pair, dir),
+			(int)session->dirs[dir].path, suppressed);
 	session_abort(session, END_ACCOUNTING);
 }
 
-/* Nothing moves and the sums do not meet: after STUCK_LOOKS of that the bytes are gone. A peer that has
- * not yet written what waits for it is no such case: its bytes are safe in its queue. */
+/* Nothing moves and the sums do not meet: after STUCK_LOOKS of that the bytes are gone. A peer that
+ * has not yet written what waits for it is no such case: its bytes are safe in its queue. */
 static bool stuck(struct session *session, unsigned int dir)
 {
 	struct session_dir *d = &session->dirs[dir];
@@ -166,15 +191,14 @@ static void try_finish(struct session *session, unsigned int dir)
 	if (session->home->bpf->sabotage & SABOTAGE_DRAIN && account == ACCOUNT_PENDING)
 		account = ACCOUNT_SETTLED;
 	if (account < 0) {
-		/* A dead socket: epoll has or will have its error, unless it was read already. */
-		session_end_error(session, dir);
+		/* Epoll has, or will have, the error of the dead socket. */
+		session_end_error(session, account == -EPIPE ? !dir : dir);
 	} else if (account == ACCOUNT_SETTLED) {
 		finish_direction(session, dir);
 	} else if (account == ACCOUNT_BROKEN || stuck(session, dir)) {
 		fail_accounting(session, dir);
 	} else if (d->path == DIR_SOCKMAP && sockmap_mode(&session->pair, dir) == FLOW_PASS &&
-		sockmap_passed(&session->pair, dir) >
-			d->relay.read - session->pair.taken[dir]) {
+		   sockmap_passed(&session->pair, dir) > d->relay.read - session->pair.taken[dir]) {
 		start_overflow(session, dir); /* passed bytes wait; the event is on its way */
 	} else {
 		if (d->path == DIR_SOCKMAP)
@@ -189,7 +213,7 @@ static bool eof_is_real(struct session *session, unsigned int dir)
 	const struct session_dir *d = &session->dirs[dir];
 
 	return d->path != DIR_OVERFLOW ||
-		d->relay.read - session->pair.taken[dir] >= sockmap_passed(&session->pair, dir);
+	       d->relay.read - session->pair.taken[dir] >= sockmap_passed(&session->pair, dir);
 }
 
 static void on_eof(struct session *session, unsigned int dir)
@@ -346,7 +370,8 @@ void session_path_tick(struct session *session)
 		session_arm(session);
 }
 
-void session_path_overflow(struct session *session, unsigned int dir, const struct flow_event *event)
+void session_path_overflow(
+	struct session *session, unsigned int dir, const struct flow_event *event)
 {
 	if (event->kind == FLOW_EVENT_BROKEN)
 		session_abort(session, END_BROKEN_FLOW);
@@ -366,7 +391,8 @@ static void insert(struct session *session)
 		pair->fds[end] = session->ends[end].watch.fd;
 	pair->owner = home->thread;
 	pair->owner_data = (uint64_t)(uintptr_t)session;
-	err = sockmap_insert(home->bpf, pair, (uint32_t)home->conf->overflow_limit, &reason);
+	err = sockmap_insert(
+		home->bpf, pair, (uint32_t)session->policy->conf->overflow_limit, &reason);
 	if (err)
 		log_debug("session %llu: relayed: %s", (unsigned long long)session->id,
 			fallback_reason_names[reason]);
@@ -403,10 +429,13 @@ void session_path_start(struct session *session)
 	else
 		session->dirs[DIR_C2S].path = session->dirs[DIR_S2C].path = DIR_RELAY;
 	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
-		stats_add(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP :
-										   PATH_RELAY],
+		stats_add(&counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP
+									       : PATH_RELAY],
 			1);
 	session->started = true;
+	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
+		if (relayed(session, dir))
+			bound_unsent(session, dir);
 	if (watch_ends(session)) {
 		session_abort(session, END_NO_MEMORY);
 		return;
@@ -416,10 +445,9 @@ void session_path_start(struct session *session)
 
 static void report_dir(struct session *session, unsigned int dir)
 {
-	struct session_home *home = session->home;
 	struct session_dir *d = &session->dirs[dir];
-	struct stats_listener *listener = stats_listener_of(home->stats, home->thread, session->conf->slot);
-	struct stats_server *server = stats_server_of(home->stats, home->thread, session->server->slot);
+	struct stats_listener *listener = session_listener_stats(session);
+	struct stats_server *server = session_server_stats(session);
 	uint64_t relay = d->relay.written;
 	uint64_t sockmap = spliced(session, dir) ? sockmap_redirected(&session->pair, dir) : 0;
 	uint32_t overflows = spliced(session, dir) ? sockmap_overflows(&session->pair, dir) : 0;
@@ -453,8 +481,8 @@ void session_path_done(struct session *session)
 
 		if (path == DIR_SETTLING || path == DIR_OVERFLOW)
 			stats_sub(&home->counters->overflow_active, 1);
-		stats_sub(&home->counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP :
-											PATH_RELAY],
+		stats_sub(&home->counters->directions_active[in_kernel(session, dir) ? PATH_SOCKMAP
+										     : PATH_RELAY],
 			1);
 		relay_done(&home->pool, &session->dirs[dir].relay);
 	}

@@ -85,8 +85,8 @@ static int take(struct stats *stats, const struct slot_table *table)
 	return -ENOSPC;
 }
 
-static int assign(struct stats *stats, const struct slot_table *table, const char *text,
-	unsigned int *ret)
+static int assign(
+	struct stats *stats, const struct slot_table *table, const char *text, unsigned int *ret)
 {
 	uint64_t hash = hash_of(text);
 	int slot = find(table, text, hash);
@@ -104,15 +104,16 @@ static int assign(struct stats *stats, const struct slot_table *table, const cha
 	return 0;
 }
 
-static int assign_servers(struct stats *stats, const struct slot_table *table,
-	struct conf_backend *backend)
+static int assign_servers(
+	struct stats *stats, const struct slot_table *table, struct conf_backend *backend)
 {
 	int err = 0;
 
 	for (unsigned int i = 0; i < backend->nservers && !err; i++) {
 		char text[STATS_NAME_MAX];
 
-		snprintf(text, sizeof(text), "%s/%s", backend->name, backend->servers[i].name);
+		/* Names may hold a slash, but no space. */
+		snprintf(text, sizeof(text), "%s %s", backend->name, backend->servers[i].name);
 		err = assign(stats, table, text, &backend->servers[i].slot);
 	}
 	return err;
@@ -122,8 +123,8 @@ int stats_assign(struct stats *stats, struct conf *conf)
 {
 	const struct slot_table listeners = {stats->listener_names, &stats->listeners,
 		STATS_LISTENERS_MAX, clear_listener, listener_idle};
-	const struct slot_table servers = {stats->server_names, &stats->servers, STATS_SERVERS_MAX,
-		clear_server, server_idle};
+	const struct slot_table servers = {
+		stats->server_names, &stats->servers, STATS_SERVERS_MAX, clear_server, server_idle};
 	int err = 0;
 
 	for (unsigned int i = 0; i < stats->listeners; i++)

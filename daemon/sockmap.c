@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns the order of operations on the kernel path; each order here is one that was measured not to lose bytes. */
+/* Owns the order of operations on the kernel path; each order here is one that was measured not to
+ * lose bytes. */
 #include "sockmap.h"
 
 #include <errno.h>
@@ -90,7 +91,8 @@ static enum fallback_reason reason_of(int err)
 }
 
 /* The flow of the bytes that `end` receives: its peer is the other end. */
-static int claim_flow(struct bpf_obj *obj, struct sockmap_pair *pair, unsigned int end, uint32_t limit)
+static int claim_flow(
+	struct bpf_obj *obj, struct sockmap_pair *pair, unsigned int end, uint32_t limit)
 {
 	uint64_t cookie;
 	struct flow *flow;
@@ -119,8 +121,8 @@ static int claim_flows(struct bpf_obj *obj, struct sockmap_pair *pair, uint32_t 
 	return err ?: claim_flow(obj, pair, END_SERVER, limit);
 }
 
-static int insert_one(struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_pair *pair,
-	unsigned int end)
+static int insert_one(
+	struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_pair *pair, unsigned int end)
 {
 	const struct flow_key *key = &pair->flows[!end]->peer;
 	uint64_t value = (uint64_t)pair->fds[end];
@@ -131,8 +133,8 @@ static int insert_one(struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_p
 	return err;
 }
 
-static void delete_one(struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_pair *pair,
-	unsigned int end)
+static void delete_one(
+	struct bpf_obj *obj, enum bpf_map_id map, struct sockmap_pair *pair, unsigned int end)
 {
 	(void)bpf_obj_delete(obj->map_fds[map], &pair->flows[!end]->peer);
 	obj->used[map]--;
@@ -154,12 +156,13 @@ static int set_valve(const struct bpf_obj *obj, int fd)
 {
 	if (obj->valve_fd < 0)
 		return 0;
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &obj->valve_fd, sizeof(int)) < 0 ? -errno :
-											    0;
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &obj->valve_fd, sizeof(int)) < 0 ? -errno
+											  : 0;
 }
 
-/* From here on each direction stands alone: if the second one is refused, the first one is live already
- * and must stay (deleting a socket that may receive loses bytes); the other one is relayed. */
+/* From here on each direction stands alone: if the second one is refused, the first one is live
+ * already and must stay (deleting a socket that may receive loses bytes); the other one is relayed.
+ */
 static int insert_sources(struct bpf_obj *obj, struct sockmap_pair *pair)
 {
 	int err = 0;
@@ -199,14 +202,15 @@ void sockmap_kick(int fd)
 {
 	int one = 1;
 
-	/* tcp_set_rcvlowat() calls tcp_data_ready(); unlike recv() it cannot return passed bytes. */
+	/* tcp_set_rcvlowat() calls tcp_data_ready(); unlike recv() it cannot return passed bytes.
+	 */
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
 }
 
 static bool fin_received(unsigned int state)
 {
 	return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
-		state == STATE_TIME_WAIT;
+	       state == STATE_TIME_WAIT;
 }
 
 /* Asked without taking it: SO_ERROR would clear it, and a reset would later read like a FIN. */
@@ -217,16 +221,16 @@ static bool has_error(int fd)
 	return poll(&pfd, 1, 0) > 0 && pfd.revents & POLLERR;
 }
 
-int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end,
-	struct sockmap_tcp *ret)
+int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end, struct sockmap_tcp *ret)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 	int unacked = 0;
 
 	memset(&info, 0, sizeof(info));
-	/* TCP_INFO first: an ACK between the two calls then makes `accepted` too small for a moment, never
-	 * too large. bytes_acked and SIOCOUTQ, because bytes_sent goes wrong when a retransmission fails. */
+	/* TCP_INFO first: an ACK between the two calls then makes `accepted` too small for a
+	 * moment, never too large. bytes_acked and SIOCOUTQ, because bytes_sent goes wrong when a
+	 * retransmission fails. */
 	if (getsockopt(pair->fds[end], IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return -errno;
 	if (ioctl(pair->fds[end], SIOCOUTQ, &unacked) < 0)
@@ -237,13 +241,13 @@ int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end,
 	ret->fin = ret->closed || fin_received(info.tcpi_state);
 	ret->received = info.tcpi_bytes_received - (ret->fin ? 1 : 0);
 	/* bytes_acked counts the SYN of an active open. */
-	ret->accepted = info.tcpi_bytes_acked + (uint64_t)unacked -
-		(pair->connected & bit(end) ? 1 : 0);
+	ret->accepted =
+		info.tcpi_bytes_acked + (uint64_t)unacked - (pair->connected & bit(end) ? 1 : 0);
 	return 0;
 }
 
-static struct account_state state_of(const struct sockmap_pair *pair, unsigned int dir, uint64_t read,
-	uint64_t written)
+static struct account_state state_of(
+	const struct sockmap_pair *pair, unsigned int dir, uint64_t read, uint64_t written)
 {
 	return (struct account_state){
 		.read = read,
@@ -252,15 +256,17 @@ static struct account_state state_of(const struct sockmap_pair *pair, unsigned i
 	};
 }
 
-int sockmap_drained(const struct sockmap_pair *pair, unsigned int dir, uint64_t read, uint64_t written)
+int sockmap_drained(
+	const struct sockmap_pair *pair, unsigned int dir, uint64_t read, uint64_t written)
 {
 	struct sockmap_tcp source, target;
 	struct account_state state;
 	int err = sockmap_tcp_read(pair, dir, &source);
 
-	err = err ?: sockmap_tcp_read(pair, !dir, &target);
-	if (err || target.closed)
-		return err ?: -ECONNRESET;
+	if (err)
+		return -ECONNRESET;
+	if (sockmap_tcp_read(pair, !dir, &target) || target.closed)
+		return -EPIPE;
 	/* Read after the barrier, so that it is not older than `received`. */
 	state = state_of(pair, dir, read, written);
 	return (int)account_drained(&state, source.received, target.accepted);
@@ -270,10 +276,9 @@ int sockmap_settled(const struct sockmap_pair *pair, unsigned int dir, uint64_t 
 {
 	struct sockmap_tcp target;
 	struct account_state state = state_of(pair, dir, 0, written);
-	int err = sockmap_tcp_read(pair, !dir, &target);
 
-	if (err || target.closed)
-		return err ?: -ECONNRESET;
+	if (sockmap_tcp_read(pair, !dir, &target) || target.closed)
+		return -EPIPE;
 	return (int)account_target(&state, target.accepted);
 }
 
@@ -286,8 +291,9 @@ bool sockmap_hand_back(const struct sockmap_pair *pair, unsigned int dir, uint64
 	if (sockmap_passed(pair, dir) != passed)
 		return false;
 	__atomic_store_n(&flow->handback, passed, __ATOMIC_SEQ_CST);
-	/* A verdict that ran while we stored may have passed on by the old value. After the barrier every
-	 * later one sees the offer, so an unchanged count proves that nothing was passed in between. */
+	/* A verdict that ran while we stored may have passed on by the old value. After the barrier
+	 * every later one sees the offer, so an unchanged count proves that nothing was passed in
+	 * between. */
 	if (!sockmap_tcp_read(pair, dir, &barrier) && sockmap_passed(pair, dir) == passed)
 		return true;
 	__atomic_store_n(&flow->handback, FLOW_NO_HANDBACK, __ATOMIC_SEQ_CST);

@@ -42,10 +42,10 @@ static size_t round_up(size_t size)
 static size_t mapping_size(unsigned int threads)
 {
 	return round_up(sizeof(struct stats)) + round_up(threads * sizeof(struct stats_thread)) +
-		threads * (LISTENER_ROW + SERVER_ROW) +
-		round_up(STATS_SERVERS_MAX * sizeof(struct server_state)) +
-		round_up(STATS_LISTENERS_MAX * sizeof(struct stats_name)) +
-		round_up(STATS_SERVERS_MAX * sizeof(struct stats_name));
+	       threads * (LISTENER_ROW + SERVER_ROW) +
+	       round_up(STATS_SERVERS_MAX * sizeof(struct server_state)) +
+	       round_up(STATS_LISTENERS_MAX * sizeof(struct stats_name)) +
+	       round_up(STATS_SERVERS_MAX * sizeof(struct stats_name));
 }
 
 static void *carve(char **at, size_t size)
@@ -83,7 +83,8 @@ void stats_free(struct stats *stats)
 		munmap(stats, mapping_size(stats->threads));
 }
 
-struct stats_listener *stats_listener_of(struct stats *stats, unsigned int thread, unsigned int slot)
+struct stats_listener *stats_listener_of(
+	struct stats *stats, unsigned int thread, unsigned int slot)
 {
 	char *row = (char *)stats->listener + thread * LISTENER_ROW;
 
@@ -128,6 +129,7 @@ void stats_worker_died(struct stats *stats)
 
 			if (sessions > stats_get(&server->ended))
 				stats_add(&server->ended, sessions - stats_get(&server->ended));
+			stats->server_state[j].active = 0;
 		}
 	}
 }

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -14,9 +13,11 @@
 #include "bind.h"
 #include "bpf_obj.h"
 #include "channel.h"
+#include "handover.h"
 #include "kernel_path.h"
 #include "log.h"
 #include "priv.h"
+#include "reload.h"
 #include "worker.h"
 
 /* This many deaths within the window, and the next start waits: a crash loop must not eat a CPU. */
@@ -24,7 +25,8 @@
 #define DEATHS_WINDOW_NS 10000000000ull
 #define RESTART_PAUSE_S 1.0
 
-/* Descriptors that are not session sockets: standard streams, maps, loops, HTTP, log, and some pipes. */
+/* Descriptors that are not session sockets: standard streams, maps, loops, HTTP, log, and some
+ * pipes. */
 #define FDS_RESERVED 256
 /* An idle daemon pays for its tables: more sessions than this are asked for by max_sessions. */
 #define MAX_SESSIONS_AUTO 32768
@@ -35,6 +37,7 @@ struct supervisor {
 	struct bpf_obj bpf;
 	struct bounds bounds;
 	int *stats_fds;
+	struct addr *stats_addrs; /* of stats_fds; a reload does not change them */
 	struct ev_loop *ev;
 	ev_signal signals[5];
 	ev_child child;
@@ -45,10 +48,15 @@ struct supervisor {
 	uint64_t deaths[DEATHS_MAX]; /* when; a ring */
 	unsigned int ndeaths;
 	bool ever_ready, stopping;
+	struct reload reload; /* on its way to the worker */
+	uint64_t generation; /* the number it has; 0: none is on its way */
+	uint64_t last_generation;
+	bool reload_again; /* asked for meanwhile */
 	int status;
 };
 
 static int start_worker(struct supervisor *sup);
+static void on_stop(struct supervisor *sup);
 
 static unsigned int count_cpus(void)
 {
@@ -67,8 +75,9 @@ static uint32_t sessions_max(const struct conf *conf, const struct bounds *bound
 	if (!conf->max_sessions)
 		return (uint32_t)MIN(possible, (uint64_t)MAX_SESSIONS_AUTO);
 	if (conf->max_sessions > possible)
-		log_warning("max_sessions = %llu needs more than the %llu descriptors allowed here: "
-			    "serving %llu (raise LimitNOFILE)",
+		log_warning(
+			"max_sessions = %llu needs more than the %llu descriptors allowed here: "
+			"serving %llu (raise LimitNOFILE)",
 			(unsigned long long)conf->max_sessions, (unsigned long long)nofile,
 			(unsigned long long)possible);
 	return (uint32_t)MIN(conf->max_sessions, possible);
@@ -79,7 +88,8 @@ static int bind_stats(struct supervisor *sup)
 	const struct conf *conf = sup->conf;
 
 	sup->stats_fds = calloc(conf->stats.n + 1, sizeof(int));
-	if (!sup->stats_fds)
+	sup->stats_addrs = calloc(conf->stats.n + 1, sizeof(struct addr));
+	if (!sup->stats_fds || !sup->stats_addrs)
 		return -ENOMEM;
 	for (unsigned int i = 0; i < conf->stats.n; i++) {
 		char text[ADDR_TEXT_MAX];
@@ -91,57 +101,192 @@ static int bind_stats(struct supervisor *sup)
 			return fd;
 		}
 		log_info("statistics on %s", text);
+		sup->stats_addrs[sup->setup.nstats_fds] = conf->stats.v[i];
 		sup->stats_fds[sup->setup.nstats_fds++] = fd;
 	}
 	return 0;
 }
 
-static void unlink_sockets(const struct conf_addrs *addrs)
+/* Only those that are ours: an address that could not be bound belongs to somebody else. */
+static void close_stats(struct supervisor *sup)
 {
-	for (unsigned int i = 0; i < addrs->n; i++)
-		if (addr_is_unix(&addrs->v[i]) && addrs->v[i].un.sun_path[0])
-			(void)unlink(addrs->v[i].un.sun_path);
+	for (unsigned int i = 0; i < sup->setup.nstats_fds; i++) {
+		const struct addr *addr = &sup->stats_addrs[i];
+
+		close(sup->stats_fds[i]);
+		if (addr_is_unix(addr) && addr->un.sun_path[0])
+			(void)unlink(addr->un.sun_path);
+	}
+	free(sup->stats_fds);
+	free(sup->stats_addrs);
 }
 
 /* In the child: nothing of the supervisor's loop may live on. */
 static void become_worker(struct supervisor *sup)
 {
 	sigset_t none;
-	pid_t parent = getppid();
 
 	ev_loop_destroy(sup->ev);
 	close(sup->channel_fds[0]);
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* It may have died before that call. */
-	if (getppid() != parent)
-		_exit(1);
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	sup->setup.channel_fd = sup->channel_fds[1];
 	exit(worker_main(&sup->setup));
 }
 
+static void reload_failed(struct supervisor *sup, const char *why)
+{
+	log_error("reload failed, nothing changed: %s", why);
+	stats_add(&sup->setup.stats->config_reloads_error, 1);
+	(void)sd_notifyf(0, "READY=1\nSTATUS=Reload failed: %s", why);
+	(void)!channel_send(sup->channel_fds[0], CHANNEL_RELOADED, 0, -1, why);
+}
+
+/* The worker serves it: the old one is history. */
+static void reload_done(struct supervisor *sup)
+{
+	bind_close_replaced(&sup->bounds);
+	sup->bounds = sup->reload.bounds;
+	for (unsigned int i = 0; i < sup->bounds.n; i++)
+		sup->bounds.v[i].kept = false;
+	conf_free(sup->conf);
+	sup->conf = sup->reload.conf;
+	sup->setup.conf = sup->conf;
+	free(sup->reload.text);
+	sup->reload = (struct reload){0};
+	log_notice("reload done: generation %llu", (unsigned long long)sup->generation);
+	sup->generation = 0;
+	stats_add(&sup->setup.stats->config_reloads_ok, 1);
+	(void)sd_notify(0, "READY=1\nSTATUS=Serving");
+	(void)!channel_send(sup->channel_fds[0], CHANNEL_RELOADED, 0, -1, NULL);
+}
+
+static void reload_abort(struct supervisor *sup, const char *why)
+{
+	sup->generation = 0;
+	reload_abandon(&sup->reload);
+	reload_failed(sup, why);
+}
+
+static int send_conf(struct supervisor *sup)
+{
+	const struct bounds *bounds = &sup->reload.bounds;
+	int err = 0, fd;
+
+	for (unsigned int i = 0; i < bounds->n && !err; i++)
+		if (!bounds->v[i].kept)
+			err = channel_send(sup->channel_fds[0], CHANNEL_SOCKET, bounds->v[i].id,
+				bounds->v[i].fd, NULL);
+	if (err)
+		return err;
+	fd = handover_write(sup->conf->source, sup->reload.text, sup->reload.len, bounds);
+	if (fd < 0)
+		return fd;
+	err = channel_send(sup->channel_fds[0], CHANNEL_CONF, sup->generation, fd, NULL);
+	close(fd);
+	return err;
+}
+
+static void start_reload(struct supervisor *sup)
+{
+	char why[CHANNEL_TEXT_MAX];
+	int err;
+
+	if (sup->stopping || !sup->ever_ready || ev_is_active(&sup->restart))
+		return;
+	if (sup->generation) {
+		sup->reload_again = true;
+		return;
+	}
+	(void)sd_notifyf(
+		0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(now_ns() / 1000));
+	if (reload_prepare(
+		    sup->conf, sup->setup.threads, &sup->bounds, &sup->reload, why, sizeof(why))) {
+		reload_failed(sup, why);
+		return;
+	}
+	sup->generation = ++sup->last_generation;
+	err = stats_assign(sup->setup.stats, sup->reload.conf);
+	err = err ?: send_conf(sup);
+	if (err)
+		reload_abort(
+			sup, err == -ENOSPC ? "too many listeners or servers" : strerror(-err));
+}
+
+static void finish_reload(struct supervisor *sup, bool taken)
+{
+	if (taken)
+		reload_done(sup);
+	else
+		reload_abort(sup, "the worker could not take it; the log says why");
+	if (sup->reload_again) {
+		sup->reload_again = false;
+		start_reload(sup);
+	}
+}
+
+static void on_ready(struct supervisor *sup, uint64_t generation)
+{
+	if (sup->generation && generation == sup->generation) {
+		finish_reload(sup, true);
+		return;
+	}
+	if (sup->ever_ready)
+		log_notice("worker %d ready", (int)sup->pid);
+	else
+		log_notice("ready");
+	if (!sup->ever_ready)
+		(void)sd_notify(0, "READY=1\nSTATUS=Serving");
+	sup->ever_ready = true;
+}
+
+static void on_message(struct supervisor *sup, const struct channel_message *message)
+{
+	switch ((enum channel_kind)message->kind) {
+	case CHANNEL_READY:
+		on_ready(sup, message->value);
+		break;
+	case CHANNEL_CONF_FAILED:
+		if (sup->generation && message->value == sup->generation)
+			finish_reload(sup, false);
+		break;
+	case CHANNEL_RELOAD:
+		start_reload(sup);
+		break;
+	case CHANNEL_DRAIN_ASKED:
+		if (!sup->stopping)
+			on_stop(sup);
+		break;
+	case CHANNEL_LOG_LEVEL:
+		if (message->value <= LOG_LEVEL_DEBUG)
+			log_set_level((enum log_level)message->value);
+		break;
+	default:
+		log_error("unexpected message %u from the worker: ignoring", message->kind);
+	}
+}
+
 static void channel_cb(struct ev_loop *ev, ev_io *io, int revents)
 {
 	struct supervisor *sup = io->data;
 	struct channel_message message;
-	int err = channel_receive(io->fd, &message);
+	int fd = -1;
+	int err = channel_receive(io->fd, &message, &fd);
 
 	(void)revents;
 	if (err == -EAGAIN)
 		return;
+	if (err == -EPROTO) {
+		log_error("malformed message from the worker: ignoring");
+		return;
+	}
 	if (err) {
 		ev_io_stop(ev, io); /* its end follows as SIGCHLD */
 		return;
 	}
-	if (message.kind != CHANNEL_READY) {
-		log_error("message of unknown kind %u from the worker: ignoring", message.kind);
-		return;
-	}
-	log_notice(sup->ever_ready ? "worker %d ready" : "ready", (int)sup->pid);
-	if (!sup->ever_ready)
-		(void)sd_notify(0, "READY=1\nSTATUS=Serving");
-	sup->ever_ready = true;
+	if (fd >= 0)
+		close(fd); /* the worker has none to give */
+	on_message(sup, &message);
 }
 
 static int start_worker(struct supervisor *sup)
@@ -150,6 +295,7 @@ static int start_worker(struct supervisor *sup)
 
 	if (err)
 		return err;
+	sup->setup.supervisor = getpid();
 	sup->pid = fork();
 	if (sup->pid < 0) {
 		err = -errno;
@@ -208,17 +354,20 @@ static void describe(int status, char *text, size_t size)
 
 static void worker_died(struct supervisor *sup, const char *how)
 {
+	if (sup->generation)
+		reload_abort(sup, "the worker died");
 	stats_worker_died(sup->setup.stats);
 	stats_add(&sup->setup.stats->worker_restarts, 1);
 	if (sup->setup.bpf)
 		bpf_obj_reset(sup->setup.bpf);
 	if (!note_death(sup)) {
-		log_warning("worker %d: %s: its sessions are reset, starting a new one", (int)sup->pid, how);
+		log_warning("worker %d: %s: its sessions are reset, starting a new one",
+			(int)sup->pid, how);
 		restart(sup);
 		return;
 	}
-	log_error("worker %d: %s: %d deaths in a short time, pausing for a second", (int)sup->pid, how,
-		DEATHS_MAX);
+	log_error("worker %d: %s: %d deaths in a short time, pausing for a second", (int)sup->pid,
+		how, DEATHS_MAX);
 	ev_timer_set(&sup->restart, RESTART_PAUSE_S, 0.);
 	ev_timer_start(sup->ev, &sup->restart);
 }
@@ -251,12 +400,13 @@ static void on_stop(struct supervisor *sup)
 	log_notice(sup->stopping ? "stopping at once" : "draining for up to %llu ms",
 		(unsigned long long)sup->conf->drain_timeout_ms);
 	(void)sd_notify(0, "STOPPING=1");
-	/* Ours first: the worker then takes what is in the backlogs, and its close is the last one. */
+	/* Ours first: the worker then takes what is in the backlogs, and its close is the last one.
+	 */
 	if (!sup->stopping)
 		bind_close(&sup->bounds);
 	sup->stopping = true;
-	if (ev_is_active(&sup->restart) || channel_send(sup->channel_fds[0], order,
-						   sup->conf->drain_timeout_ms))
+	if (ev_is_active(&sup->restart) ||
+		channel_send(sup->channel_fds[0], order, sup->conf->drain_timeout_ms, -1, NULL))
 		ev_break(sup->ev, EVBREAK_ALL);
 }
 
@@ -270,6 +420,10 @@ static void signal_cb(struct ev_loop *ev, ev_signal *signal, int revents)
 	case SIGTERM:
 	case SIGINT:
 		on_stop(sup);
+		break;
+	case SIGHUP:
+		log_notice("SIGHUP: reloading");
+		start_reload(sup);
 		break;
 	case SIGUSR1:
 		log_info("SIGUSR1: logging to stderr, nothing to reopen");
@@ -305,7 +459,7 @@ static int prepare(struct supervisor *sup)
 	setup->conf = conf;
 	setup->threads = conf->threads ? conf->threads : count_cpus();
 	err = priv_lookup(conf->user, &setup->user);
-	err = err ?: bind_listeners(conf, setup->threads, &sup->bounds);
+	err = err ?: bind_listeners(conf, setup->threads, NULL, &sup->bounds);
 	err = err ?: bind_stats(sup);
 	if (err)
 		return err;
@@ -324,21 +478,17 @@ static int prepare(struct supervisor *sup)
 
 static void cleanup(struct supervisor *sup)
 {
-	for (unsigned int i = 0; i < sup->conf->nlisteners; i++)
-		unlink_sockets(&sup->conf->listeners[i].binds);
-	unlink_sockets(&sup->conf->stats);
 	bind_close(&sup->bounds);
-	for (unsigned int i = 0; i < sup->setup.nstats_fds; i++)
-		close(sup->stats_fds[i]);
-	free(sup->stats_fds);
+	close_stats(sup);
 	if (sup->setup.bpf)
 		bpf_obj_close(&sup->bpf);
 	stats_free(sup->setup.stats);
+	conf_free(sup->conf);
 }
 
 int supervisor_run(struct conf *conf)
 {
-	struct supervisor sup = {.conf = conf, .status = 1};
+	struct supervisor sup = {.conf = conf, .status = 1, .last_generation = 1};
 	int err = prepare(&sup);
 
 	if (!err) {

@@ -1,120 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Owns accepting and the loop's housekeeping. Sessions are session.c's. */
+/* Owns the loop's housekeeping and what other threads ask for. Sessions are session.c's. */
 #include "thread.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "flow_table.h"
 #include "log.h"
+#include "thread_messages.h"
 
-#define ACCEPT_BATCH 64
-#define ACCEPT_PAUSE_S 0.1
 #define SWEEP_MAX_MS 10000
 #define SWEEP_MIN_MS 50
-
-enum message { MESSAGE_DRAIN, MESSAGE_STOP, MESSAGE_FOLD, MESSAGE_FLOW };
-
-static void pause_accept(struct thread_acceptor *acceptor, int err)
-{
-	struct thread *thread = acceptor->thread;
-	static struct log_limit limit;
-	unsigned int suppressed;
-
-	stats_add(&thread->home.counters->accept_pauses, 1);
-	if (log_limit_pass(&limit, &suppressed))
-		log_warning("accept: %s: pausing for %d ms (%u more not shown)", strerror(err),
-			(int)(ACCEPT_PAUSE_S * 1000), suppressed);
-	ev_io_stop(thread->loop.ev, &acceptor->io);
-	ev_timer_set(&acceptor->pause, ACCEPT_PAUSE_S, 0.);
-	ev_timer_start(thread->loop.ev, &acceptor->pause);
-}
-
-static void pause_over_cb(struct ev_loop *ev, ev_timer *timer, int revents)
-{
-	struct thread_acceptor *acceptor = timer->data;
-
-	(void)revents;
-	if (!acceptor->thread->draining)
-		ev_io_start(ev, &acceptor->io);
-}
-
-static void reject(struct thread *thread, unsigned int listener, int fd)
-{
-	stats_add(&stats_listener_of(thread->shared->stats, thread->number,
-			   thread->shared->conf->listeners[listener].slot)
-			   ->rejected[REJECT_MAX_SESSIONS],
-		1);
-	sockmap_abort(fd);
-	close(fd);
-}
-
-static uint64_t listener_active(struct stats *stats, unsigned int slot)
-{
-	uint64_t active = 0;
-
-	for (unsigned int t = 0; t < stats->threads; t++) {
-		const struct stats_listener *counters = stats_listener_of(stats, t, slot);
-
-		active += stats_get(&counters->sessions);
-		for (unsigned int r = 0; r < END_REASON_COUNT; r++)
-			active -= stats_get(&counters->ended[r]);
-	}
-	return active;
-}
-
-/* The limit of one listener counts the sessions of all threads: added up only where it is set. */
-static bool listener_full(const struct thread *thread, unsigned int listener)
-{
-	const struct conf_listener *conf = &thread->shared->conf->listeners[listener];
-
-	return conf->max_sessions &&
-		listener_active(thread->shared->stats, conf->slot) >= conf->max_sessions;
-}
-
-/* True: more may be waiting. */
-static bool accept_one(struct thread_acceptor *acceptor)
-{
-	struct thread *thread = acceptor->thread;
-	unsigned int listener = acceptor->socket.listener;
-	int fd = accept4(acceptor->socket.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			pause_accept(acceptor, errno);
-		else
-			return errno == ECONNABORTED || errno == EINTR;
-		return false;
-	}
-	if (atomic_load_explicit(&thread->shared->sessions, memory_order_relaxed) >=
-			thread->shared->max_sessions ||
-		listener_full(thread, listener)) {
-		reject(thread, listener, fd);
-		return true;
-	}
-	if (acceptor->socket.wanted && !acceptor->socket.spliceable)
-		stats_add(&thread->home.counters->fallbacks[acceptor->socket.why], 1);
-	session_accept(&thread->home, listener, fd, acceptor->socket.spliceable);
-	return true;
-}
-
-static void accept_cb(struct ev_loop *ev, ev_io *io, int revents)
-{
-	(void)ev;
-	(void)revents;
-	for (int i = 0; i < ACCEPT_BATCH && accept_one(io->data); i++)
-		;
-}
-
-/* What the kernel has already accepted for us was promised to the client: take it before leaving. */
-static void drain_backlog(struct thread_acceptor *acceptor)
-{
-	for (int i = 0; i < 65536 && accept_one(acceptor); i++)
-		;
-}
+/* The sessions that are left after the first four fifths of drain_timeout are closed spread over
+ * the last, so that their clients do not come back all at once. */
+#define DRAIN_SPREAD 5
+#define DRAIN_STEPS 20
 
 static void leave_if_done(struct thread *thread)
 {
@@ -125,108 +27,59 @@ static void leave_if_done(struct thread *thread)
 static void deadline_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 {
 	struct thread *thread = timer->data;
+	unsigned int left = thread->drain_steps ? thread->drain_steps-- : 1;
 
 	(void)ev;
 	(void)revents;
-	session_abort_all(&thread->home, END_DRAIN);
+	session_abort_some(&thread->home, END_DRAIN, (thread->home.nsessions + left - 1) / left);
 	leave_if_done(thread);
 }
 
 static void drain(struct thread *thread, uint64_t timeout_ms)
 {
-	struct ev_loop *ev = thread->loop.ev;
+	double spread = loop_ms(timeout_ms) / DRAIN_SPREAD;
 
 	if (thread->draining)
 		return;
 	thread->draining = true;
-	for (unsigned int i = 0; i < thread->nacceptors; i++) {
-		ev_io_stop(ev, &thread->acceptors[i].io);
-		ev_timer_stop(ev, &thread->acceptors[i].pause);
-		drain_backlog(&thread->acceptors[i]);
-		close(thread->acceptors[i].socket.fd);
-	}
-	ev_timer_set(&thread->deadline, loop_ms(timeout_ms), 0.);
-	ev_timer_start(ev, &thread->deadline);
-}
-
-/* Shared by the asker and the threads; the last one to let go frees it, so an asker may give up waiting. */
-struct thread_fold {
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-	unsigned int pending;
-	unsigned int refs;
-};
-
-struct thread_fold *thread_fold_new(unsigned int threads)
-{
-	struct thread_fold *request = calloc(1, sizeof(*request));
-
-	if (!request)
-		return NULL;
-	pthread_mutex_init(&request->mutex, NULL);
-	pthread_cond_init(&request->cond, NULL);
-	request->pending = threads;
-	request->refs = threads + 1;
-	return request;
-}
-
-/* With the mutex held; releases it. */
-static void fold_unref(struct thread_fold *request)
-{
-	bool last = --request->refs == 0;
-
-	pthread_mutex_unlock(&request->mutex);
-	if (!last)
-		return;
-	pthread_mutex_destroy(&request->mutex);
-	pthread_cond_destroy(&request->cond);
-	free(request);
-}
-
-void thread_fold_wait(struct thread_fold *request, const struct timespec *deadline)
-{
-	int err = 0;
-
-	pthread_mutex_lock(&request->mutex);
-	while (request->pending && !err)
-		err = pthread_cond_timedwait(&request->cond, &request->mutex, deadline);
-	fold_unref(request);
-}
-
-static void fold(struct thread *thread, struct thread_fold *request)
-{
-	session_sweep(&thread->home, now_ns());
-	pthread_mutex_lock(&request->mutex);
-	request->pending--;
-	pthread_cond_signal(&request->cond);
-	fold_unref(request);
+	acceptors_keep(&thread->acceptors, NULL, 0);
+	thread->drain_steps = timeout_ms ? DRAIN_STEPS : 1;
+	ev_timer_set(&thread->deadline, loop_ms(timeout_ms) - spread, spread / DRAIN_STEPS);
+	ev_timer_start(thread->loop.ev, &thread->deadline);
 }
 
 static void on_message(struct loop *loop, const struct loop_message *message)
 {
 	struct thread *thread = loop->arg;
 
-	switch ((enum message)message->kind) {
-	case MESSAGE_DRAIN:
+	switch ((enum thread_message)message->kind) {
+	case THREAD_DRAIN:
 		drain(thread, message->value);
 		break;
-	case MESSAGE_STOP:
+	case THREAD_STOP:
 		session_abort_all(&thread->home, END_DRAIN);
 		loop_stop(loop);
 		break;
-	case MESSAGE_FOLD:
-		fold(thread, message->data);
+	case THREAD_FLOW:
+		session_flow_event(
+			&thread->home, &(struct flow_event){.cookie = message->value,
+					       .kind = (uint32_t)(uintptr_t)message->data});
 		break;
-	case MESSAGE_FLOW:
-		session_flow_event(&thread->home,
-			&(struct flow_event){.cookie = message->value,
-				.kind = (uint32_t)(uintptr_t)message->data});
+	case THREAD_GRANT:
+		session_granted(message->data);
+		break;
+	case THREAD_SERVER_DOWN:
+		session_server_down(&thread->home, (unsigned int)message->value);
+		break;
+	case THREAD_CALL:
+		thread_call_run(thread, message->data);
 		break;
 	}
 	leave_if_done(thread);
 }
 
-/* Every thread watches the ring; whoever comes first empties it, and passes on what is not its own. */
+/* Every thread watches the ring; whoever comes first empties it, and passes on what is not its own.
+ */
 static void events_cb(struct loop_watch *watch, uint32_t events)
 {
 	struct thread *thread = container_of(watch, struct thread, events_watch);
@@ -243,16 +96,12 @@ void thread_flow_event(void *arg, const struct flow_event *event)
 	struct thread_shared *shared = arg;
 	struct flow *flow = flow_find(shared->bpf->flows, shared->bpf->flow_shift, event->cookie);
 	unsigned int owner = flow ? __atomic_load_n(&flow->owner, __ATOMIC_RELAXED) : UINT32_MAX;
-	struct loop_message message = {
-		.kind = MESSAGE_FLOW,
-		.value = event->cookie,
-		.data = (void *)(uintptr_t)event->kind,
-	};
 
 	if (owner == shared->consumer->number)
 		session_flow_event(&shared->consumer->home, event);
 	else if (owner < shared->nthreads)
-		(void)loop_post(&shared->threads[owner].loop, &message);
+		(void)thread_post(&shared->threads[owner], THREAD_FLOW, event->cookie,
+			(void *)(uintptr_t)event->kind);
 }
 
 static void sweep_cb(struct ev_loop *ev, ev_timer *timer, int revents)
@@ -271,13 +120,13 @@ static uint64_t sweep_ms(const struct conf *conf)
 	uint64_t ms = SWEEP_MAX_MS;
 
 	for (unsigned int i = 0; i < conf->nlisteners; i++) {
-		uint64_t idle = conf->listeners[i].idle_timeout_ms;
-		uint64_t half = conf->listeners[i].half_close_timeout_ms;
+		const struct conf_listener *listener = &conf->listeners[i];
+		const uint64_t timeouts[] = {listener->idle_timeout_ms,
+			listener->half_close_timeout_ms, listener->max_lifetime_ms};
 
-		if (idle)
-			ms = MIN(ms, idle / 8);
-		if (half)
-			ms = MIN(ms, half / 8);
+		for (unsigned int t = 0; t < ARRAY_LEN(timeouts); t++)
+			if (timeouts[t])
+				ms = MIN(ms, timeouts[t] / 8);
 	}
 	return MAX(ms, SWEEP_MIN_MS);
 }
@@ -300,63 +149,68 @@ static void *thread_main(void *arg)
 	ev_check_start(thread->loop.ev, &check);
 	loop_run(&thread->loop);
 	ev_check_stop(thread->loop.ev, &check);
+	acceptors_keep(&thread->acceptors, NULL, 0);
 	session_abort_all(&thread->home, END_DRAIN);
 	(void)!write(thread->shared->left_fd, &one, sizeof(one));
 	return NULL;
 }
 
-static int init_acceptors(struct thread *thread, const struct listen_socket *sockets, unsigned int n)
-{
-	thread->acceptors = calloc(n + 1, sizeof(*thread->acceptors));
-	if (!thread->acceptors)
-		return -ENOMEM;
-	thread->nacceptors = n;
-	for (unsigned int i = 0; i < n; i++) {
-		struct thread_acceptor *acceptor = &thread->acceptors[i];
-
-		acceptor->thread = thread;
-		acceptor->socket = sockets[i];
-		ev_io_init(&acceptor->io, accept_cb, sockets[i].fd, EV_READ);
-		acceptor->io.data = acceptor;
-		ev_init(&acceptor->pause, pause_over_cb);
-		acceptor->pause.data = acceptor;
-		ev_io_start(thread->loop.ev, &acceptor->io);
-	}
-	return 0;
-}
-
-static int init_home(struct thread *thread)
+static void init_home(struct thread *thread)
 {
 	struct thread_shared *shared = thread->shared;
 
 	thread->home = (struct session_home){
 		.loop = &thread->loop,
 		.thread = thread->number,
-		.conf = shared->conf,
 		.bpf = shared->bpf,
 		.stats = shared->stats,
 		.counters = &shared->stats->thread[thread->number],
+		.clients = shared->clients,
 		.sessions_active = &shared->sessions,
-		.backends = backend_choices_new(shared->conf),
-		.next_id = ((uint64_t)thread->number << 48) + 1,
+		.next_id = ((uint64_t)(thread->number + 1) << 40) + 1,
+		.random = now_ns() * 2 + 1 + thread->number,
 	};
 	relay_pool_init(&thread->home.pool);
-	return thread->home.backends ? 0 : -ENOMEM;
+	thread->acceptors = (struct acceptors){
+		.home = &thread->home,
+		.max_sessions = shared->max_sessions,
+	};
 }
 
-static void init_timers(struct thread *thread)
+int thread_reconfigure(struct thread *thread, const struct thread_setup *setup)
 {
-	double period = loop_ms(sweep_ms(thread->shared->conf));
+	struct policy *policy =
+		policy_new(setup->generation, thread->shared->stats->server_state, thread->number);
+	double period = loop_ms(sweep_ms(setup->generation->conf));
 
-	ev_timer_init(&thread->sweep, sweep_cb, period, period);
-	thread->sweep.data = thread;
+	if (!policy)
+		return -ENOMEM;
+	if (thread->draining) {
+		policy_unref(policy);
+		return 0;
+	}
+	acceptors_keep(&thread->acceptors, setup->sockets, setup->nsockets);
+	policy_unref(thread->home.policy);
+	thread->home.policy = policy;
+	ev_timer_stop(thread->loop.ev, &thread->sweep);
+	ev_timer_set(&thread->sweep, period, period);
 	ev_timer_start(thread->loop.ev, &thread->sweep);
-	ev_init(&thread->deadline, deadline_cb);
-	thread->deadline.data = thread;
+	return acceptors_set(&thread->acceptors, setup->sockets, setup->nsockets);
+}
+
+static int watch_events(struct thread *thread)
+{
+	if (!thread->shared->bpf)
+		return 0;
+	thread->events_watch = (struct loop_watch){
+		.fd = thread->shared->bpf->map_fds[BPF_MAP_FLOW_EVENTS],
+		.cb = events_cb,
+	};
+	return loop_watch_set(&thread->loop, &thread->events_watch, EPOLLIN);
 }
 
 int thread_start(struct thread *thread, struct thread_shared *shared, unsigned int number,
-	const struct listen_socket *sockets, unsigned int nsockets)
+	const struct thread_setup *setup)
 {
 	int err;
 
@@ -364,24 +218,19 @@ int thread_start(struct thread *thread, struct thread_shared *shared, unsigned i
 	thread->number = number;
 	thread->shared = shared;
 	err = loop_init(&thread->loop, on_message, thread);
-	err = err ?: init_home(thread);
-	err = err ?: init_acceptors(thread, sockets, nsockets);
 	if (err)
 		return err;
-	init_timers(thread);
-	if (shared->bpf) {
-		thread->events_watch = (struct loop_watch){
-			.fd = shared->bpf->map_fds[BPF_MAP_FLOW_EVENTS],
-			.cb = events_cb,
-		};
-		err = loop_watch_set(&thread->loop, &thread->events_watch, EPOLLIN);
-		if (err)
-			return err;
-	}
-	return -pthread_create(&thread->id, NULL, thread_main, thread);
+	init_home(thread);
+	ev_init(&thread->sweep, sweep_cb);
+	thread->sweep.data = thread;
+	ev_init(&thread->deadline, deadline_cb);
+	thread->deadline.data = thread;
+	err = thread_reconfigure(thread, setup);
+	err = err ?: watch_events(thread);
+	return err ?: -pthread_create(&thread->id, NULL, thread_main, thread);
 }
 
-static int post(struct thread *thread, enum message kind, uint64_t value, void *data)
+int thread_post(struct thread *thread, enum thread_message kind, uint64_t value, void *data)
 {
 	struct loop_message message = {.kind = kind, .value = value, .data = data};
 	int err = loop_post(&thread->loop, &message);
@@ -393,28 +242,27 @@ static int post(struct thread *thread, enum message kind, uint64_t value, void *
 
 void thread_drain(struct thread *thread, uint64_t timeout_ms)
 {
-	(void)post(thread, MESSAGE_DRAIN, timeout_ms, NULL);
+	(void)thread_post(thread, THREAD_DRAIN, timeout_ms, NULL);
 }
 
 void thread_stop(struct thread *thread)
 {
-	(void)post(thread, MESSAGE_STOP, 0, NULL);
+	(void)thread_post(thread, THREAD_STOP, 0, NULL);
 }
 
-void thread_fold(struct thread *thread, struct thread_fold *request)
+void thread_grant(struct thread *thread, struct queue_ticket *ticket)
 {
-	if (!post(thread, MESSAGE_FOLD, 0, request))
-		return;
-	pthread_mutex_lock(&request->mutex);
-	request->pending--;
-	fold_unref(request);
+	(void)thread_post(thread, THREAD_GRANT, 0, ticket);
+}
+
+void thread_server_down(struct thread *thread, unsigned int slot)
+{
+	(void)thread_post(thread, THREAD_SERVER_DOWN, slot, NULL);
 }
 
 void thread_join(struct thread *thread)
 {
 	pthread_join(thread->id, NULL);
+	loop_done(&thread->loop); /* runs what was deferred: sessions are freed here */
 	session_home_done(&thread->home);
-	backend_choices_free(thread->home.backends, thread->shared->conf->nbackends);
-	loop_done(&thread->loop);
-	free(thread->acceptors);
 }

@@ -12,21 +12,22 @@
 
 #include "metrics.h"
 
-#define FOLD_TIMEOUT_S 1
+#define FOLD_TIMEOUT_MS 1000
 
-/* Outlives a caller that gave up waiting: the last one to let go frees it. */
+static void sweep(struct thread *thread, void *arg)
+{
+	(void)arg;
+	session_sweep(&thread->home, now_ns());
+}
+
 static void fold_all(struct view *view)
 {
-	struct thread_fold *fold = thread_fold_new(view->shared->nthreads);
-	struct timespec deadline;
+	struct thread_call *call = thread_call(view->shared, sweep, NULL, NULL);
 
-	if (!fold)
+	if (!call)
 		return;
-	for (unsigned int i = 0; i < view->shared->nthreads; i++)
-		thread_fold(&view->shared->threads[i], fold);
-	clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += FOLD_TIMEOUT_S;
-	thread_fold_wait(fold, &deadline);
+	(void)!thread_call_wait(call, FOLD_TIMEOUT_MS);
+	thread_call_done(call);
 }
 
 static uint64_t count_fds(void)
@@ -65,8 +66,8 @@ static void read_process(const struct view *view, struct metrics_process *ret)
 	getrlimit(RLIMIT_NOFILE, &limit);
 	*ret = (struct metrics_process){
 		.cpu_us = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
-			(uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec),
-		.start_time_us = view->stats->start_time * 1000000,
+			  (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec),
+		.start_time_us = view->shared->stats->start_time * 1000000,
 		.resident_bytes = resident_bytes(),
 		.open_fds = count_fds(),
 		.max_fds = limit.rlim_cur,
@@ -75,32 +76,37 @@ static void read_process(const struct view *view, struct metrics_process *ret)
 
 static unsigned int read_maps(const struct view *view, struct metrics_map *ret)
 {
-	static const enum bpf_map_id shown[] = {BPF_MAP_REDIR_TARGETS, BPF_MAP_SPLICED_SOCKS,
-		BPF_MAP_FLOWS};
+	static const enum bpf_map_id shown[] = {
+		BPF_MAP_REDIR_TARGETS, BPF_MAP_SPLICED_SOCKS, BPF_MAP_FLOWS};
 
 	for (unsigned int i = 0; i < ARRAY_LEN(shown); i++)
 		ret[i] = (struct metrics_map){
 			.name = bpf_map_names[shown[i]],
-			.entries = view->bpf ? view->bpf->used[shown[i]] : 0,
-			.capacity = view->bpf ? view->bpf->capacity[shown[i]] : 0,
+			.entries = view->shared->bpf ? view->shared->bpf->used[shown[i]] : 0,
+			.capacity = view->shared->bpf ? view->shared->bpf->capacity[shown[i]] : 0,
 		};
 	return ARRAY_LEN(shown);
 }
 
 int view_render(struct view *view, bool openmetrics, char **ret_body, size_t *ret_len)
 {
+	struct generation *generation = view->current(view->arg);
 	struct metrics_map maps[BPF_MAP_ID_COUNT];
 	struct metrics_process process;
 	struct metrics_view metrics = {
-		.conf = view->conf,
-		.stats = view->stats,
+		.conf = generation->conf,
+		.stats = view->shared->stats,
 		.version = SHUNT_VERSION,
 		.maps = maps,
 		.process = &process,
+		.now_ns = now_ns(),
 	};
+	int err;
 
 	fold_all(view);
 	metrics.nmaps = read_maps(view, maps);
 	read_process(view, &process);
-	return metrics_render(&metrics, openmetrics, ret_body, ret_len);
+	err = metrics_render(&metrics, openmetrics, ret_body, ret_len);
+	generation_unref(generation);
+	return err;
 }

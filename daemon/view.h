@@ -6,13 +6,14 @@
 #include "thread.h"
 
 struct view {
-	const struct conf *conf;
-	struct stats *stats;
-	struct bpf_obj *bpf;
 	struct thread_shared *shared;
+	/* The generation of now, with a reference for the caller. Any thread. */
+	struct generation *(*current)(void *arg);
+	void *arg;
 };
 
-/* On the HTTP thread. 0 with a malloc()ed text, or negative errno. Waits at most a second for a thread. */
+/* On an HTTP thread. 0 with a malloc()ed text, or negative errno. Waits at most a second for a
+ * thread. */
 int view_render(struct view *view, bool openmetrics, char **ret_body, size_t *ret_len);
 
 #endif

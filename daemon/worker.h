@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The unprivileged process that serves traffic: threads, HTTP, and the end of the supervisor's orders. */
+/* The unprivileged process that serves traffic: threads, HTTP, and the end of the supervisor's
+ * orders. */
 #ifndef SHUNT_WORKER_H
 #define SHUNT_WORKER_H
 
@@ -11,7 +12,7 @@
 
 /* Made by the supervisor before the fork; the worker only reads it. */
 struct worker_setup {
-	const struct conf *conf;
+	struct conf *conf; /* the worker's from now on */
 	struct stats *stats;
 	struct bpf_obj *bpf; /* NULL: no kernel path */
 	const struct bounds *bounds;
@@ -21,6 +22,7 @@ struct worker_setup {
 	unsigned int threads;
 	uint32_t max_sessions;
 	int channel_fd;
+	pid_t supervisor;
 };
 
 /* The whole life of the worker process. Returns its exit status. */

@@ -8,7 +8,18 @@ CONF_OBJS := addr conf conf_keys conf_server conf_values conf_ini
 UNIT_session_fsm := session_fsm
 UNIT_account :=
 UNIT_flow_table := flow_table
-UNIT_backend := backend
+BALANCE := balance balance_server balance_tier balance_tree maglev cidr
+UNIT_balance := $(BALANCE)
+UNIT_balance_shares := $(BALANCE)
+UNIT_slow_start := $(BALANCE)
+UNIT_ejection := $(BALANCE)
+UNIT_maglev := $(BALANCE) addr
+UNIT_cidr := cidr
+UNIT_clients := clients cidr
+UNIT_check := $(CONF_OBJS) check check_conn log
+UNIT_queue := queue
+UNIT_handover := handover
+UNIT_channel := channel
 UNIT_relay := relay
 UNIT_addr := addr
 UNIT_conf := $(CONF_OBJS)
@@ -24,7 +35,7 @@ UNIT_probe := $(PROBE_OBJS)
 UNIT_http := http http_accept http_clients http_listen log
 UNIT_http_load := http http_accept http_clients http_listen log
 
-UNITS := session_fsm account flow_table backend relay addr conf conf_keys options stats slots metrics \
+UNITS := session_fsm account flow_table relay balance balance_shares slow_start ejection maglev cidr clients check queue handover channel addr conf conf_keys options stats slots metrics \
 	metrics_format http http_load probe
 UNIT_PROGRAMS := $(UNITS:%=$(T)/test_%)
 
@@ -66,14 +77,27 @@ fuzz: $(FUZZ_PROGRAMS) ## fuzz each target for FUZZ_SECONDS
 		-print_final_stats=1 build/corpus/$$f tests/fuzz/fuzz_$$f.in 2>build/corpus/$$f.log \
 		|| { tail -n 40 build/corpus/$$f.log; exit 1; }; tail -n 8 build/corpus/$$f.log; done
 
+# --- benchmarks ------------------------------------------------------------------------------------------
+
+$(T)/choose: $(OBJ)/tests/bench/choose.o $(BALANCE:%=$(OBJ)/daemon/%.o) $(OBJ)/daemon/clients.o
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_LDLIBS)
+
+bench-choose: $(T)/choose ## nanoseconds per choice of a server and per address look-up
+	@$(T)/choose
+
+.PHONY: bench-choose
+
 # --- lint ------------------------------------------------------------------------------------------------
 
 lint: ## check style, includes, keys, manual pages and scripts
 	@tests/lint/keys
 	@tests/lint/includes
+	@tests/lint/reasons
 	@mandoc -Tlint -Wwarning man/*.[158]
 	@clang-format --dry-run -Werror $(C_FILES)
-	@pyflakes3 tests
+	@pyflakes3 tests tests/lint/includes tests/lint/keys tests/lint/reasons
 	@shellcheck $$(grep -lE '^#!.*\b(ba)?sh\b' -r .ci tests --include=* 2>/dev/null)
 
 C_FILES = $(wildcard bpf/*.[ch] daemon/*.[ch] ctl/*.[ch] tests/*/*.[ch])
@@ -102,3 +126,10 @@ check-all: check check-sanitizers ## everything, with the long cases
 	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini -m long tests/net
 
 .PHONY: unit sabotage fuzz-seeds fuzz lint check check-run check-sanitizers check-all
+
+demo: ## a web server behind shunt, real clients in each path (installs what it needs)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all
+	@SHUNTD=$(CURDIR)/$(BUILD)/shuntd /usr/bin/python3 tests/demo/demo.py
+
+.PHONY: demo

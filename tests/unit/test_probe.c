@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The self-test tested: it passes on this kernel, and each countermeasure that is taken out is noticed. */
+/* The self-test tested: it passes on this kernel, and each countermeasure that is taken out is
+ * noticed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -102,7 +103,7 @@ static void test_without_privileges_every_capability_says_why(void **state)
 		probe_run(NULL, &report);
 		for (unsigned int i = 0; i < PROBE_COUNT; i++)
 			bad |= report.capabilities[i].ok ||
-				!strstr(report.capabilities[i].why, "CAP_BPF");
+			       !strstr(report.capabilities[i].why, "CAP_BPF");
 		_exit(bad ? 1 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -119,8 +120,8 @@ static struct probe_report *some_report(void)
 		report.capabilities[i].ok = i != PROBE_SOCKMAP_PARSER;
 	for (unsigned int i = 0; i < PROBE_CHECK_COUNT; i++) {
 		report.checks[i].name = i == PROBE_CHECK_PARSER_KICK ? "kick" : "other";
-		report.checks[i].capability = i == PROBE_CHECK_PARSER_KICK ? PROBE_SOCKMAP_PARSER :
-									     PROBE_SOCKMAP;
+		report.checks[i].capability =
+			i == PROBE_CHECK_PARSER_KICK ? PROBE_SOCKMAP_PARSER : PROBE_SOCKMAP;
 		report.checks[i].result.ok = i != PROBE_CHECK_PARSER_KICK;
 	}
 	strcpy(report.capabilities[PROBE_SOCKMAP_PARSER].why, "kick: stalled");
@@ -160,10 +161,10 @@ static void test_json_has_capabilities_and_checks(void **state)
 
 	(void)state;
 	assert_non_null(json);
-	assert_int_equal(json_unpack(json, "{s:s, s:{s:{s:b}, s:{s:b, s:s, s:{s:{s:b, s:s}}}}}", "kernel",
-				 &kernel, "capabilities", "sockmap", "ok", &sockmap, "sockmap-parser",
-				 "ok", &parser, "reason", &reason, "checks", "kick", "ok", &kick,
-				 "reason", &check_reason),
+	assert_int_equal(json_unpack(json, "{s:s, s:{s:{s:b}, s:{s:b, s:s, s:{s:{s:b, s:s}}}}}",
+				 "kernel", &kernel, "capabilities", "sockmap", "ok", &sockmap,
+				 "sockmap-parser", "ok", &parser, "reason", &reason, "checks",
+				 "kick", "ok", &kick, "reason", &check_reason),
 		0);
 	assert_string_equal(kernel, "6.18.0-test");
 	assert_true(sockmap);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The user-space path on real socket pairs: nothing lost, bounded, pipes only while bytes are in them. */
+/* The user-space path on real socket pairs: nothing lost, bounded, pipes only while bytes are in
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +25,8 @@ struct rig {
 
 static void tcp_pair(int fds[2])
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in addr = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(addr);
 	int listener = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -105,7 +107,8 @@ static void push(struct rig *rig, uint64_t total, size_t gulp)
 		n = read(rig->to, in, MIN(gulp, sizeof(in)));
 		for (ssize_t i = 0; i < n; i++)
 			if (in[i] != pattern(got + (uint64_t)i))
-				fail_msg("byte %llu is wrong", (unsigned long long)(got + (uint64_t)i));
+				fail_msg("byte %llu is wrong",
+					(unsigned long long)(got + (uint64_t)i));
 		got += n > 0 ? (uint64_t)n : 0;
 	}
 	assert_true(rig->relay.written == total);
@@ -192,7 +195,8 @@ static void the_fin_comes_after_the_last_byte(void **state)
 	(void)state;
 	memset(data, 'x', sizeof(data));
 	do {
-		ssize_t n = sent < sizeof(data) ? write(rig->from, data + sent, sizeof(data) - sent) : 0;
+		ssize_t n = sent < sizeof(data) ? write(rig->from, data + sent, sizeof(data) - sent)
+						: 0;
 
 		sent += n > 0 ? (size_t)n : 0;
 		if (sent == sizeof(data))
@@ -217,7 +221,8 @@ static void a_reset_source_is_told_apart_from_a_reset_target(void **state)
 	setsockopt(rig->from, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	close(rig->from);
 	rig->from = -1;
-	assert_int_equal(relay_run(&rig->pool, &rig->relay, rig->source, rig->target, 1 << 20, true, &err),
+	assert_int_equal(
+		relay_run(&rig->pool, &rig->relay, rig->source, rig->target, 1 << 20, true, &err),
 		RELAY_SOURCE_ERROR);
 	assert_int_equal(err, ECONNRESET);
 	rig_free(rig);
@@ -226,7 +231,8 @@ static void a_reset_source_is_told_apart_from_a_reset_target(void **state)
 	close(rig->to);
 	rig->to = -1;
 	assert_int_equal(write(rig->from, "x", 1), 1);
-	assert_int_equal(relay_run(&rig->pool, &rig->relay, rig->source, rig->target, 1 << 20, true, &err),
+	assert_int_equal(
+		relay_run(&rig->pool, &rig->relay, rig->source, rig->target, 1 << 20, true, &err),
 		RELAY_TARGET_ERROR);
 	rig_free(rig);
 }

@@ -88,7 +88,8 @@ static void a_reported_event_changes_nothing(void **state)
 	}
 }
 
-/* The actions of a step never follow the end of the session they belong to, except the end itself. */
+/* The actions of a step never follow the end of the session they belong to, except the end itself.
+ */
 static void close_comes_only_after_both_fins_were_passed_on(void **state)
 {
 	(void)state;
@@ -181,8 +182,8 @@ static void every_reachable_state_can_reach_the_end(void **state)
 		(void)session_fsm_step(&fsm, SESSION_EV_DRAINED_S2C);
 		assert_int_equal(fsm.state, SESSION_CLOSED);
 	}
-	/* CONNECTING with c2s open or finished; OPEN with every pair but shut/shut; CLOSED: 2 + 8 at
-	 * abort, and shut/shut. */
+	/* CONNECTING with c2s open or finished; OPEN with every pair but shut/shut; CLOSED: 2 + 8
+	 * at abort, and shut/shut. */
 	assert_int_equal(count, 2 + 8 + 9);
 }
 

@@ -112,7 +112,8 @@ static void slots_of_the_gone_are_taken_again_when_there_is_no_other(void **stat
 	assert_int_not_equal(servers[0].slot, servers[1].slot);
 	for (unsigned int i = 0; i < 2; i++) {
 		assert_int_not_equal(servers[i].slot, busy);
-		assert_int_equal(stats_get(&stats_server_of(stats, 0, servers[i].slot)->sessions), 0);
+		assert_int_equal(
+			stats_get(&stats_server_of(stats, 0, servers[i].slot)->sessions), 0);
 	}
 }
 
