@@ -33,6 +33,7 @@ include packages.mk
 
 LIBS := libbpf libsystemd libmicrohttpd jansson libcap-ng inih
 LIBS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS) 2>/dev/null)
+CTL_LDLIBS := $(shell $(PKG_CONFIG) --libs libcurl jansson ncursesw 2>/dev/null)
 LIBS_LDLIBS := $(shell $(PKG_CONFIG) --libs $(LIBS) 2>/dev/null) -lev -lpthread
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wcast-qual
@@ -75,7 +76,7 @@ $(BUILD)/shuntd: $(DAEMON_OBJS)
 
 $(BUILD)/shuntctl: $(CTL_OBJS)
 	$(say) LINK $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(CTL_LDLIBS)
 
 $(OBJ)/%.o: %.c Makefile VERSION | $(BUILD)/gen/splice.skel.h
 	$(say) CC $@
@@ -114,11 +115,15 @@ install: all ## install below DESTDIR and PREFIX
 	install -D -m 755 $(BUILD)/shuntd $(DESTDIR)$(SBINDIR)/shuntd
 	$(if $(CTL_SRCS),install -D -m 755 $(BUILD)/shuntctl $(DESTDIR)$(BINDIR)/shuntctl)
 	install -D -m 644 conf/shunt.conf $(DESTDIR)$(SYSCONFDIR)/shunt/shunt.conf
+	install -D -m 644 conf/completion/shuntctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/shuntctl
+	install -D -m 644 conf/completion/_shuntctl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_shuntctl
 	for page in man/*.[158]; do \
 		install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit 1; done
 
 uninstall: ## remove what install wrote, except the configuration
 	rm -f $(DESTDIR)$(SBINDIR)/shuntd $(DESTDIR)$(BINDIR)/shuntctl
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/shuntctl \
+		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_shuntctl
 	for page in man/*.[158]; do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
 
 clean: ## remove everything that was built

@@ -1,7 +1,8 @@
 # The Debian packages, in one place. Names as in Debian 12.
 
 PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev clang llvm bpftool libbpf-dev libev-dev \
-	libinih-dev libmicrohttpd-dev libjansson-dev libcap-ng-dev libsystemd-dev libcurl4-openssl-dev uthash-dev
+	libinih-dev libmicrohttpd-dev libjansson-dev libcap-ng-dev libsystemd-dev libcurl4-openssl-dev \
+	libncurses-dev uthash-dev
 
 PACKAGES_TEST := libcmocka-dev python3 python3-pytest iproute2 procps curl nginx-light redis-server \
 	redis-tools wrk postgresql postgresql-contrib haproxy prometheus mandoc shellcheck pyflakes3 cppcheck \

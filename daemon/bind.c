@@ -193,6 +193,16 @@ static struct bound *find_old(struct bounds *old, const struct addr *addr,
 	return NULL;
 }
 
+/* From 127.0.0.1:80 to *:80: our own old socket, which goes when the new one serves, is in the way
+ * of a bind without SO_REUSEPORT. */
+static bool port_is_ours(const struct bounds *old, const struct addr *addr)
+{
+	for (unsigned int i = 0; old && i < old->n; i++)
+		if (old->v[i].tcp && old->v[i].addr.in.sin_port == addr->in.sin_port)
+			return true;
+	return false;
+}
+
 struct binding {
 	const struct conf_listener *conf;
 	unsigned int listener;
@@ -225,7 +235,7 @@ static int bind_thread(
 			tune_tcp(bound.fd, b->conf);
 		return add(ret, &bound);
 	}
-	bound.fd = open_one(&b->addr, b->conf, thread == 0);
+	bound.fd = open_one(&b->addr, b->conf, thread == 0 && !port_is_ours(old, b->wanted));
 	if (bound.fd < 0)
 		return bound.fd;
 	bound.id = ++last_id;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Owns the connections of the stats addresses; the only file with libmicrohttpd. Must not know what
- * the pages say.
+ * Owns the connections of the stats addresses or of the control socket. Must not know what is asked
+ * for.
  *
  * Accepting is done here, and libmicrohttpd gets single connections: on its own it closes the
  * listening socket that it is given, spins on EMFILE while it has no connection, lets idle clients
@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "http_clients.h"
+#include "http_exchange.h"
 #include "http_listen.h"
 
 #define STEP_TIMEOUT_MS 10000
@@ -41,12 +42,18 @@
 struct http {
 	struct http_handlers handlers;
 	struct http_clients clients;
+	struct http_exchange exchanges[HTTP_CLIENTS_MAX]; /* of the client in the same slot */
 	struct http_listen listen;
 	struct MHD_Daemon *mhd;
 	pthread_t thread;
 	int epoll_fd;
 	int stop_fd;
 };
+
+static struct http_exchange *exchange_of(struct http *http, const struct http_client *client)
+{
+	return &http->exchanges[client - http->clients.slots];
+}
 
 static void notify_connection(void *arg, struct MHD_Connection *connection, void **context,
 	enum MHD_ConnectionNotificationCode code)
@@ -59,6 +66,7 @@ static void notify_connection(void *arg, struct MHD_Connection *connection, void
 		*context = http_clients_add(&http->clients, info->connect_fd);
 		assert(*context); /* the limit on connections is the number of slots */
 	} else {
+		http_exchange_done(exchange_of(http, *context));
 		http_clients_enter(&http->clients, *context, HTTP_STEP_FREE);
 	}
 }
@@ -69,126 +77,38 @@ static struct http_client *client_of(struct MHD_Connection *connection)
 		->socket_context;
 }
 
-/*
- * Takes a malloc()ed body. One request per connection: scrapes are too far apart to gain from more,
- * and libmicrohttpd would keep a connection whose FIN came together with the request
- * (edge-triggered epoll).
- */
-static enum MHD_Result reply(struct MHD_Connection *connection, unsigned int status,
-	const char *content_type, char *body, size_t len)
-{
-	struct MHD_Response *response;
-	enum MHD_Result result;
-
-	response = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
-	if (!response) {
-		free(body);
-		return MHD_NO;
-	}
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
-	result = MHD_queue_response(connection, status, response);
-	MHD_destroy_response(response);
-	return result;
-}
-
-static enum MHD_Result reply_text(
-	struct MHD_Connection *connection, unsigned int status, const char *text)
-{
-	char *body;
-	int len = asprintf(&body, "%s\n", text);
-
-	if (len < 0)
-		return MHD_NO;
-	return reply(connection, status, "text/plain; charset=utf-8", body, (size_t)len);
-}
-
-static enum MHD_Result get_metrics(struct http *http, struct MHD_Connection *connection)
-{
-	static const char *const types[] = {
-		"text/plain; version=0.0.4; charset=utf-8",
-		"application/openmetrics-text; version=1.0.0; charset=utf-8",
-	};
-	bool openmetrics;
-	char *body;
-	size_t len;
-	int r;
-
-	openmetrics = http_accepts_openmetrics(
-		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT));
-	r = http->handlers.metrics(http->handlers.arg, openmetrics, &body, &len);
-	if (r < 0)
-		return reply_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, strerror(-r));
-	return reply(connection, MHD_HTTP_OK, types[openmetrics], body, len);
-}
-
-static enum MHD_Result get_healthz(struct http *http, struct MHD_Connection *connection)
-{
-	(void)http;
-	return reply_text(connection, MHD_HTTP_OK, "ok");
-}
-
-static enum MHD_Result get_readyz(struct http *http, struct MHD_Connection *connection)
-{
-	char why[256] = "not ready";
-
-	if (http->handlers.ready(http->handlers.arg, why, sizeof(why)))
-		return reply_text(connection, MHD_HTTP_OK, "ready");
-	return reply_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, why);
-}
-
-static enum MHD_Result get_index(struct http *http, struct MHD_Connection *connection);
-
-static const struct {
-	const char *path, *what;
-	enum MHD_Result (*get)(struct http *http, struct MHD_Connection *connection);
-} pages[] = {
-	{"/", "this list", get_index},
-	{"/healthz", "200 while the daemon answers", get_healthz},
-	{"/metrics", "Prometheus or OpenMetrics text", get_metrics},
-	{"/readyz", "200 when ready for traffic, else 503 and why", get_readyz},
-};
-
-static enum MHD_Result get_index(struct http *http, struct MHD_Connection *connection)
-{
-	char text[512] = "shunt";
-	size_t i, used = strlen(text);
-
-	(void)http;
-	for (i = 0; i < ARRAY_LEN(pages) && used < sizeof(text); i++)
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "\n%-10s %s",
-			pages[i].path, pages[i].what);
-	return reply_text(connection, MHD_HTTP_OK, text);
-}
-
 /* Called once for the headers, then with each part of a body, then for the answer. */
 static enum MHD_Result handle_request(void *arg, struct MHD_Connection *connection,
 	const char *path, const char *method, const char *version, const char *upload,
 	size_t *upload_size, void **request)
 {
 	struct http *http = arg;
-	size_t i;
+	struct http_client *client = client_of(connection);
+	struct http_exchange *exchange = exchange_of(http, client);
+	enum MHD_Result result;
+	uint64_t started_ns;
+	bool answered;
 
 	(void)version;
-	(void)upload;
+	if (client->step == HTTP_STEP_DROPPED)
+		return MHD_NO; /* its request was still in the buffer: no act whose answer is lost
+				*/
 	if (!*request) {
-		*request = client_of(connection);
-		http_clients_enter(&http->clients, *request, HTTP_STEP_BUSY);
-		/* An answer now means that the body, if any, is not waited for. */
-		if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
-			return reply_text(
-				connection, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed");
-		return MHD_YES;
+		*request = client;
+		result = http_exchange_begin(
+			exchange, &http->handlers, connection, method, &answered);
+		if (answered)
+			http_clients_enter(&http->clients, client, HTTP_STEP_BUSY);
+		return result;
 	}
 	if (*upload_size)
-		return MHD_NO; /* no page takes a body */
-	for (i = 0; i < ARRAY_LEN(pages); i++)
-		if (!strcmp(path, pages[i].path))
-			return pages[i].get(http, connection);
-	return reply_text(connection, MHD_HTTP_NOT_FOUND, "not found");
+		return http_exchange_add(exchange, &http->handlers, upload, upload_size);
+	started_ns = now_ns();
+	result = http_exchange_answer(exchange, &http->handlers, connection, method, path);
+	/* The others' requests wait unread meanwhile: a handler's time is nobody's fault. */
+	http_clients_extend(&http->clients, now_ns() - started_ns);
+	http_clients_enter(&http->clients, client, HTTP_STEP_BUSY);
+	return result;
 }
 
 static void accept_some(struct http *http, unsigned int index)
@@ -242,8 +162,10 @@ static void *thread_main(void *arg)
 			else if (events[i].data.u32 != TAG_MHD)
 				accept_some(http, events[i].data.u32);
 		}
-		http_clients_drop_overdue(&http->clients);
+		/* First what has come: a handler that took its time must not cost others their
+		 * turn. */
 		MHD_run(http->mhd);
+		http_clients_drop_overdue(&http->clients);
 		http_listen_resume_when_due(&http->listen);
 	}
 	return NULL;
@@ -258,6 +180,7 @@ static int start_mhd(struct http *http)
 		MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned int)HTTP_CLIENTS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
+		MHD_OPTION_UNESCAPE_CALLBACK, http_exchange_keep_escapes, NULL,
 		MHD_OPTION_END);
 	/* clang-format on */
 	return http->mhd ? 0 : -ENOMEM;
@@ -293,7 +216,8 @@ static int start_thread(struct http *http)
 	r = pthread_create(&http->thread, NULL, thread_main, http);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!r)
-		pthread_setname_np(http->thread, "shunt-http");
+		pthread_setname_np(
+			http->thread, http->handlers.writable ? "shunt-control" : "shunt-http");
 	return -r;
 }
 

@@ -70,6 +70,14 @@ void http_clients_drop_one(struct http_clients *clients)
 		drop(clients, idle);
 }
 
+void http_clients_extend(struct http_clients *clients, uint64_t ns)
+{
+	unsigned int i;
+
+	for (i = 0; i < HTTP_CLIENTS_MAX; i++)
+		clients->slots[i].since_ns += ns;
+}
+
 static uint64_t list_deadline_ns(const struct http_clients *clients, enum http_step step)
 {
 	const struct http_client *oldest = TAILQ_FIRST(&clients->lists[step]);

@@ -49,6 +49,9 @@ void http_clients_enter(
 void http_clients_drop_one(struct http_clients *clients);
 void http_clients_drop_overdue(struct http_clients *clients);
 
+/* Gives every client that much longer for its step. */
+void http_clients_extend(struct http_clients *clients, uint64_t ns);
+
 /* When the next one is overdue, on the clock of now_ns(); UINT64_MAX: never. */
 uint64_t http_clients_deadline_ns(const struct http_clients *clients);
 

@@ -19,9 +19,9 @@
  * longer delays the next small message's return to the kernel (kernel-notes 15.1.6 rule 8). */
 #define QUIET_MS 3
 /* What gives no event is looked at after 1, 2, 4, ... ms, at most: */
-#define LOOK_MAX_MS 20
+#define LOOK_MAX_MS 40
 /* Bytes that were received and never came out, though nothing moved for this many looks: broken. */
-#define STUCK_LOOKS 150
+#define STUCK_LOOKS 80
 
 static bool in_kernel(const struct session *session, unsigned int dir)
 {

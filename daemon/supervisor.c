@@ -2,7 +2,6 @@
 #include "supervisor.h"
 
 #include <errno.h>
-#include <ev.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,15 +12,12 @@
 #include "bind.h"
 #include "bpf_obj.h"
 #include "channel.h"
-#include "handover.h"
 #include "kernel_path.h"
 #include "log.h"
 #include "priv.h"
-#include "reload.h"
-#include "worker.h"
+#include "supervisor_state.h"
 
 /* This many deaths within the window, and the next start waits: a crash loop must not eat a CPU. */
-#define DEATHS_MAX 5
 #define DEATHS_WINDOW_NS 10000000000ull
 #define RESTART_PAUSE_S 1.0
 
@@ -30,30 +26,6 @@
 #define FDS_RESERVED 256
 /* An idle daemon pays for its tables: more sessions than this are asked for by max_sessions. */
 #define MAX_SESSIONS_AUTO 32768
-
-struct supervisor {
-	struct conf *conf;
-	struct worker_setup setup;
-	struct bpf_obj bpf;
-	struct bounds bounds;
-	int *stats_fds;
-	struct addr *stats_addrs; /* of stats_fds; a reload does not change them */
-	struct ev_loop *ev;
-	ev_signal signals[5];
-	ev_child child;
-	ev_io channel;
-	ev_timer restart;
-	pid_t pid;
-	int channel_fds[2];
-	uint64_t deaths[DEATHS_MAX]; /* when; a ring */
-	unsigned int ndeaths;
-	bool ever_ready, stopping;
-	struct reload reload; /* on its way to the worker */
-	uint64_t generation; /* the number it has; 0: none is on its way */
-	uint64_t last_generation;
-	bool reload_again; /* asked for meanwhile */
-	int status;
-};
 
 static int start_worker(struct supervisor *sup);
 static void on_stop(struct supervisor *sup);
@@ -121,6 +93,40 @@ static void close_stats(struct supervisor *sup)
 	free(sup->stats_addrs);
 }
 
+/* Who may use it: root, and the worker's group (shunt). */
+static int bind_control(struct supervisor *sup)
+{
+	const struct addr *addr = &sup->conf->control;
+	char text[ADDR_TEXT_MAX];
+	int fd;
+
+	sup->setup.control_fd = -1;
+	if (!addr->len)
+		return 0;
+	fd = bind_service(addr, 0660);
+	addr_format(addr, text, sizeof(text));
+	if (fd < 0) {
+		log_error("control address %s: %s", text, strerror(-fd));
+		return fd;
+	}
+	sup->setup.control_fd = fd;
+	sup->control_addr = *addr;
+	if (sup->setup.user.change && addr->un.sun_path[0] &&
+		chown(addr->un.sun_path, (uid_t)-1, sup->setup.user.gid) < 0)
+		log_warning("control address %s: chown: %s, ignoring", text, strerror(errno));
+	log_info("control on %s", text);
+	return 0;
+}
+
+static void close_control(struct supervisor *sup)
+{
+	if (sup->setup.control_fd < 0)
+		return;
+	close(sup->setup.control_fd);
+	if (sup->control_addr.un.sun_path[0])
+		(void)unlink(sup->control_addr.un.sun_path);
+}
+
 /* In the child: nothing of the supervisor's loop may live on. */
 static void become_worker(struct supervisor *sup)
 {
@@ -134,103 +140,13 @@ static void become_worker(struct supervisor *sup)
 	exit(worker_main(&sup->setup));
 }
 
-static void reload_failed(struct supervisor *sup, const char *why)
-{
-	log_error("reload failed, nothing changed: %s", why);
-	stats_add(&sup->setup.stats->config_reloads_error, 1);
-	(void)sd_notifyf(0, "READY=1\nSTATUS=Reload failed: %s", why);
-	(void)!channel_send(sup->channel_fds[0], CHANNEL_RELOADED, 0, -1, why);
-}
-
-/* The worker serves it: the old one is history. */
-static void reload_done(struct supervisor *sup)
-{
-	bind_close_replaced(&sup->bounds);
-	sup->bounds = sup->reload.bounds;
-	for (unsigned int i = 0; i < sup->bounds.n; i++)
-		sup->bounds.v[i].kept = false;
-	conf_free(sup->conf);
-	sup->conf = sup->reload.conf;
-	sup->setup.conf = sup->conf;
-	free(sup->reload.text);
-	sup->reload = (struct reload){0};
-	log_notice("reload done: generation %llu", (unsigned long long)sup->generation);
-	sup->generation = 0;
-	stats_add(&sup->setup.stats->config_reloads_ok, 1);
-	(void)sd_notify(0, "READY=1\nSTATUS=Serving");
-	(void)!channel_send(sup->channel_fds[0], CHANNEL_RELOADED, 0, -1, NULL);
-}
-
-static void reload_abort(struct supervisor *sup, const char *why)
-{
-	sup->generation = 0;
-	reload_abandon(&sup->reload);
-	reload_failed(sup, why);
-}
-
-static int send_conf(struct supervisor *sup)
-{
-	const struct bounds *bounds = &sup->reload.bounds;
-	int err = 0, fd;
-
-	for (unsigned int i = 0; i < bounds->n && !err; i++)
-		if (!bounds->v[i].kept)
-			err = channel_send(sup->channel_fds[0], CHANNEL_SOCKET, bounds->v[i].id,
-				bounds->v[i].fd, NULL);
-	if (err)
-		return err;
-	fd = handover_write(sup->conf->source, sup->reload.text, sup->reload.len, bounds);
-	if (fd < 0)
-		return fd;
-	err = channel_send(sup->channel_fds[0], CHANNEL_CONF, sup->generation, fd, NULL);
-	close(fd);
-	return err;
-}
-
-static void start_reload(struct supervisor *sup)
-{
-	char why[CHANNEL_TEXT_MAX];
-	int err;
-
-	if (sup->stopping || !sup->ever_ready || ev_is_active(&sup->restart))
-		return;
-	if (sup->generation) {
-		sup->reload_again = true;
-		return;
-	}
-	(void)sd_notifyf(
-		0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(now_ns() / 1000));
-	if (reload_prepare(
-		    sup->conf, sup->setup.threads, &sup->bounds, &sup->reload, why, sizeof(why))) {
-		reload_failed(sup, why);
-		return;
-	}
-	sup->generation = ++sup->last_generation;
-	err = stats_assign(sup->setup.stats, sup->reload.conf);
-	err = err ?: send_conf(sup);
-	if (err)
-		reload_abort(
-			sup, err == -ENOSPC ? "too many listeners or servers" : strerror(-err));
-}
-
-static void finish_reload(struct supervisor *sup, bool taken)
-{
-	if (taken)
-		reload_done(sup);
-	else
-		reload_abort(sup, "the worker could not take it; the log says why");
-	if (sup->reload_again) {
-		sup->reload_again = false;
-		start_reload(sup);
-	}
-}
-
 static void on_ready(struct supervisor *sup, uint64_t generation)
 {
 	if (sup->generation && generation == sup->generation) {
-		finish_reload(sup, true);
+		supervisor_reload_taken(sup, true);
 		return;
 	}
+	sup->ready = true;
 	if (sup->ever_ready)
 		log_notice("worker %d ready", (int)sup->pid);
 	else
@@ -238,6 +154,7 @@ static void on_ready(struct supervisor *sup, uint64_t generation)
 	if (!sup->ever_ready)
 		(void)sd_notify(0, "READY=1\nSTATUS=Serving");
 	sup->ever_ready = true;
+	supervisor_reload_pending(sup);
 }
 
 static void on_message(struct supervisor *sup, const struct channel_message *message)
@@ -248,10 +165,10 @@ static void on_message(struct supervisor *sup, const struct channel_message *mes
 		break;
 	case CHANNEL_CONF_FAILED:
 		if (sup->generation && message->value == sup->generation)
-			finish_reload(sup, false);
+			supervisor_reload_taken(sup, false);
 		break;
 	case CHANNEL_RELOAD:
-		start_reload(sup);
+		supervisor_reload(sup);
 		break;
 	case CHANNEL_DRAIN_ASKED:
 		if (!sup->stopping)
@@ -336,11 +253,11 @@ static void restart_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 static bool note_death(struct supervisor *sup)
 {
 	uint64_t now = now_ns();
-	uint64_t oldest = sup->deaths[sup->ndeaths % DEATHS_MAX];
+	uint64_t oldest = sup->deaths[sup->ndeaths % SUPERVISOR_DEATHS_MAX];
 
-	sup->deaths[sup->ndeaths % DEATHS_MAX] = now;
+	sup->deaths[sup->ndeaths % SUPERVISOR_DEATHS_MAX] = now;
 	sup->ndeaths++;
-	return sup->ndeaths > DEATHS_MAX && now - oldest < DEATHS_WINDOW_NS;
+	return sup->ndeaths > SUPERVISOR_DEATHS_MAX && now - oldest < DEATHS_WINDOW_NS;
 }
 
 static void describe(int status, char *text, size_t size)
@@ -355,7 +272,7 @@ static void describe(int status, char *text, size_t size)
 static void worker_died(struct supervisor *sup, const char *how)
 {
 	if (sup->generation)
-		reload_abort(sup, "the worker died");
+		supervisor_reload_abort(sup, "the worker died");
 	stats_worker_died(sup->setup.stats);
 	stats_add(&sup->setup.stats->worker_restarts, 1);
 	if (sup->setup.bpf)
@@ -367,7 +284,7 @@ static void worker_died(struct supervisor *sup, const char *how)
 		return;
 	}
 	log_error("worker %d: %s: %d deaths in a short time, pausing for a second", (int)sup->pid,
-		how, DEATHS_MAX);
+		how, SUPERVISOR_DEATHS_MAX);
 	ev_timer_set(&sup->restart, RESTART_PAUSE_S, 0.);
 	ev_timer_start(sup->ev, &sup->restart);
 }
@@ -382,6 +299,7 @@ static void child_cb(struct ev_loop *ev, ev_child *child, int revents)
 	ev_child_stop(ev, child);
 	ev_io_stop(ev, &sup->channel);
 	close(sup->channel_fds[0]);
+	sup->ready = false;
 	describe(child->rstatus, how, sizeof(how));
 	if (!sup->stopping && sup->ever_ready) {
 		worker_died(sup, how);
@@ -423,7 +341,7 @@ static void signal_cb(struct ev_loop *ev, ev_signal *signal, int revents)
 		break;
 	case SIGHUP:
 		log_notice("SIGHUP: reloading");
-		start_reload(sup);
+		supervisor_reload(sup);
 		break;
 	case SIGUSR1:
 		log_info("SIGUSR1: logging to stderr, nothing to reopen");
@@ -463,6 +381,9 @@ static int prepare(struct supervisor *sup)
 	err = err ?: bind_stats(sup);
 	if (err)
 		return err;
+	err = bind_control(sup);
+	if (err)
+		return err;
 	setup->bounds = &sup->bounds;
 	setup->stats_fds = sup->stats_fds;
 	setup->max_sessions = sessions_max(conf, &sup->bounds);
@@ -480,6 +401,7 @@ static void cleanup(struct supervisor *sup)
 {
 	bind_close(&sup->bounds);
 	close_stats(sup);
+	close_control(sup);
 	if (sup->setup.bpf)
 		bpf_obj_close(&sup->bpf);
 	stats_free(sup->setup.stats);
@@ -488,7 +410,8 @@ static void cleanup(struct supervisor *sup)
 
 int supervisor_run(struct conf *conf)
 {
-	struct supervisor sup = {.conf = conf, .status = 1, .last_generation = 1};
+	struct supervisor sup = {
+		.conf = conf, .status = 1, .last_generation = 1, .setup.control_fd = -1};
 	int err = prepare(&sup);
 
 	if (!err) {

@@ -131,24 +131,25 @@ static uint64_t sweep_ms(const struct conf *conf)
 	return MAX(ms, SWEEP_MIN_MS);
 }
 
-static void after_batch_cb(struct ev_loop *ev, ev_check *check, int revents)
+/* Before the loop sleeps: the last session may have ended in the events before. */
+static void round_cb(struct ev_loop *ev, ev_prepare *prepare, int revents)
 {
 	(void)ev;
 	(void)revents;
-	leave_if_done(check->data);
+	leave_if_done(prepare->data);
 }
 
 static void *thread_main(void *arg)
 {
 	struct thread *thread = arg;
 	uint64_t one = 1;
-	ev_check check;
+	ev_prepare round;
 
-	ev_check_init(&check, after_batch_cb);
-	check.data = thread;
-	ev_check_start(thread->loop.ev, &check);
+	ev_prepare_init(&round, round_cb);
+	round.data = thread;
+	ev_prepare_start(thread->loop.ev, &round);
 	loop_run(&thread->loop);
-	ev_check_stop(thread->loop.ev, &check);
+	ev_prepare_stop(thread->loop.ev, &round);
 	acceptors_keep(&thread->acceptors, NULL, 0);
 	session_abort_all(&thread->home, END_DRAIN);
 	(void)!write(thread->shared->left_fd, &one, sizeof(one));

@@ -20,7 +20,7 @@ static void sweep(struct thread *thread, void *arg)
 	session_sweep(&thread->home, now_ns());
 }
 
-static void fold_all(struct view *view)
+void view_refresh(struct view *view)
 {
 	struct thread_call *call = thread_call(view->shared, sweep, NULL, NULL);
 
@@ -103,7 +103,7 @@ int view_render(struct view *view, bool openmetrics, char **ret_body, size_t *re
 	};
 	int err;
 
-	fold_all(view);
+	view_refresh(view);
 	metrics.nmaps = read_maps(view, maps);
 	read_process(view, &process);
 	err = metrics_render(&metrics, openmetrics, ret_body, ret_len);

@@ -12,6 +12,9 @@ struct view {
 	void *arg;
 };
 
+/* Brings the counters of all threads up to date; waits at most a second. On an HTTP thread. */
+void view_refresh(struct view *view);
+
 /* On an HTTP thread. 0 with a malloc()ed text, or negative errno. Waits at most a second for a
  * thread. */
 int view_render(struct view *view, bool openmetrics, char **ret_body, size_t *ret_len);

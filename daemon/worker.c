@@ -14,9 +14,8 @@
 #include "channel.h"
 #include "handover.h"
 #include "health.h"
-#include "http.h"
 #include "log.h"
-#include "view.h"
+#include "operator.h"
 
 /* How long threads may take to serve a new configuration. */
 #define RECONFIGURE_TIMEOUT_MS 10000
@@ -36,9 +35,7 @@ struct worker {
 	struct known_socket *sockets;
 	unsigned int nsockets;
 	struct health *health;
-	struct http *http;
-	struct view view;
-	_Atomic bool draining;
+	struct operator operator;
 	unsigned int left; /* threads that have left their loop */
 };
 
@@ -344,40 +341,26 @@ static int start_threads(struct worker *worker)
 /* --- HTTP
  * ------------------------------------------------------------------------------------------- */
 
-static int metrics_cb(void *arg, bool openmetrics, char **ret_body, size_t *ret_len)
-{
-	struct worker *worker = arg;
-
-	return view_render(&worker->view, openmetrics, ret_body, ret_len);
-}
-
-static bool ready_cb(void *arg, char *why, size_t size)
-{
-	struct worker *worker = arg;
-
-	if (!worker->draining)
-		return true;
-	snprintf(why, size, "draining");
-	return false;
-}
-
-static int start_http(struct worker *worker)
+static int start_operator(struct worker *worker)
 {
 	const struct worker_setup *setup = worker->setup;
-	struct http_handlers handlers = {
-		.arg = worker,
-		.metrics = metrics_cb,
-		.ready = ready_cb,
+	struct operator_setup operator= {
+		.shared = &worker->shared,
+		.view =
+			{
+				.shared = &worker->shared,
+				.current = current,
+				.arg = worker,
+			},
+		.health = worker->health,
+		.channel_fd = setup->channel_fd,
+		.supervisor = setup->supervisor,
+		.stats_fds = setup->stats_fds,
+		.nstats_fds = setup->nstats_fds,
+		.control_fd = setup->control_fd,
 	};
 
-	worker->view = (struct view){
-		.shared = &worker->shared,
-		.current = current,
-		.arg = worker,
-	};
-	if (!setup->nstats_fds)
-		return 0;
-	return http_start(setup->stats_fds, setup->nstats_fds, &handlers, &worker->http);
+	return operator_start(&worker->operator, & operator);
 }
 
 /* --- the supervisor's orders
@@ -385,7 +368,7 @@ static int start_http(struct worker *worker)
 
 static void drain(struct worker *worker, uint64_t timeout_ms)
 {
-	worker->draining = true;
+	worker->operator.draining = true;
 	for (unsigned int i = 0; i < worker->nsockets; i++)
 		close(worker->sockets[i].fd);
 	worker->nsockets = 0;
@@ -416,6 +399,7 @@ static void obey(struct worker *worker, const struct channel_message *message, i
 		on_conf(worker, message->value, fd);
 		break;
 	case CHANNEL_RELOADED:
+		operator_reloaded(&worker->operator, message->text);
 		break;
 	default:
 		log_error("unexpected message %u from the supervisor: ignoring", message->kind);
@@ -464,7 +448,7 @@ static void serve(struct worker *worker)
 
 static void finish(struct worker *worker)
 {
-	http_stop(worker->http);
+	operator_stop(&worker->operator);
 	health_stop(worker->health);
 	for (unsigned int i = 0; i < worker->shared.nthreads; i++)
 		thread_join(&worker->shared.threads[i]);
@@ -493,7 +477,7 @@ int worker_main(const struct worker_setup *setup)
 	err = err ?: init_shared(&worker);
 	err = err ?: start_threads(&worker);
 	err = err ?: health_start(&worker.shared, worker.generation, &worker.health);
-	err = err ?: start_http(&worker);
+	err = err ?: start_operator(&worker);
 	err = err ?: channel_send(setup->channel_fd, CHANNEL_READY, 1, -1, NULL);
 	if (err) {
 		log_error("worker: %s", strerror(-err));

@@ -18,6 +18,7 @@ struct worker_setup {
 	const struct bounds *bounds;
 	const int *stats_fds;
 	unsigned int nstats_fds;
+	int control_fd; /* -1: none */
 	struct priv_user user;
 	unsigned int threads;
 	uint32_t max_sessions;

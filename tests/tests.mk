@@ -32,18 +32,25 @@ UNIT_metrics_format := stats slots metrics metrics_text reasons
 PROBE_OBJS := probe probe_checks probe_flow probe_overlap probe_pair probe_worker rawseg bpf_obj flow_table \
 	log reasons relay sockmap
 UNIT_probe := $(PROBE_OBJS)
-UNIT_http := http http_accept http_clients http_listen log
-UNIT_http_load := http http_accept http_clients http_listen log
+HTTP := http http_accept http_clients http_listen http_text http_exchange log
+API := api api_json api_sessions api_page api_totals
+CONTROL := control control_parse
+UNIT_http := $(HTTP)
+UNIT_http_load := $(HTTP)
+UNIT_api := $(API) $(CONTROL) http_text http_accept log stats slots reasons addr
+UNIT_control := $(API) $(CONTROL) $(HTTP) stats slots reasons addr
+UNIT_ctl := $(UNIT_control)
+UNIT_EXTRA_ctl := $(patsubst %.c,%.o,$(filter-out ctl/main.c,$(wildcard ctl/*.c)))
 
 UNITS := session_fsm account flow_table relay balance balance_shares slow_start ejection maglev cidr clients check queue handover channel addr conf conf_keys options stats slots metrics \
-	metrics_format http http_load probe
+	metrics_format http http_load api control ctl probe
 UNIT_PROGRAMS := $(UNITS:%=$(T)/test_%)
 
 define unit_rule
-$(T)/test_$(1): $(OBJ)/tests/unit/test_$(1).o $(UNIT_$(1):%=$(OBJ)/daemon/%.o)
+$(T)/test_$(1): $(OBJ)/tests/unit/test_$(1).o $(UNIT_$(1):%=$(OBJ)/daemon/%.o) $(UNIT_EXTRA_$(1):%=$(OBJ)/%)
 	$(say) LINK $$@
 	$(Q)mkdir -p $$(@D)
-	$(Q)$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$^ $(LIBS_LDLIBS) -lcmocka
+	$(Q)$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$^ $(LIBS_LDLIBS) $(CTL_LDLIBS) -lcmocka
 endef
 $(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
 
@@ -56,7 +63,8 @@ unit: $(UNIT_PROGRAMS) ## run the unit tests
 
 FUZZ_addr := daemon/addr.c
 FUZZ_conf := $(CONF_OBJS:%=daemon/%.c)
-FUZZERS := addr conf
+FUZZ_control := daemon/control_parse.c daemon/http_text.c daemon/api_totals.c daemon/stats.c
+FUZZERS := addr conf control
 FUZZ_SECONDS ?= 600
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 
@@ -64,7 +72,7 @@ FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitiz
 $(T)/fuzz_%: tests/fuzz/fuzz_%.c $$(FUZZ_$$*) Makefile
 	$(say) FUZZ $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) $(CPPFLAGS) -Idaemon $(FUZZ_FLAGS) -o $@ $(filter %.c,$^) -linih
+	$(Q)$(CLANG) $(CPPFLAGS) -Idaemon $(FUZZ_FLAGS) -o $@ $(filter %.c,$^) -linih -ljansson
 
 FUZZ_PROGRAMS := $(FUZZERS:%=$(T)/fuzz_%)
 

@@ -26,50 +26,69 @@ struct server {
 	struct sockaddr_in tcp;
 	struct sockaddr_un unix_addr;
 	char dir[32];
-	/* What the handlers answer. */
+	/* What the handler answers on /metrics; /echo says what it was asked. */
 	_Atomic size_t body_len;
 	_Atomic int error;
-	_Atomic bool ready;
+	_Atomic unsigned int sleep_ms;
+	_Atomic unsigned int calls;
+	bool writable;
 };
 
-static inline int answer_metrics(void *arg, bool openmetrics, char **ret_body, size_t *ret_len)
+static inline int answer_metrics(struct server *server, struct http_response *response)
 {
-	struct server *server = arg;
-	char *body;
-
-	if (server->error)
-		return server->error;
-	body = malloc(server->body_len);
-	if (!body)
+	response->body = malloc(server->body_len);
+	if (!response->body)
 		return -ENOMEM;
-	memset(body, openmetrics ? 'o' : 't', server->body_len);
-	*ret_body = body;
-	*ret_len = server->body_len;
-	return 0;
+	memset(response->body, 't', server->body_len);
+	response->len = server->body_len;
+	response->content_type = "text/x-test";
+	return server->error;
 }
 
-static inline bool answer_ready(void *arg, char *why, size_t size)
+static inline int answer_echo(const struct http_request *request, struct http_response *response)
+{
+	const char *a = http_request_query(request, "a"), *b = http_request_query(request, "b");
+	int len = asprintf(&response->body, "%s uid=%d gid=%d pid=%d a=%s b=%s n=%u body=%.*s",
+		request->method, (int)request->uid, (int)request->gid, (int)request->pid,
+		a ? a : "none", b ? b : "none", request->nquery, (int)request->body_len,
+		request->body_len ? request->body : "");
+
+	response->len = (size_t)len;
+	return len < 0 ? -ENOMEM : 0;
+}
+
+static inline int answer(
+	void *arg, const struct http_request *request, struct http_response *response)
 {
 	struct server *server = arg;
 
-	if (!server->ready)
-		snprintf(why, size, "backend app has no server");
-	return server->ready;
+	server->calls++;
+	if (server->sleep_ms)
+		usleep(server->sleep_ms * 1000);
+	if (!strcmp(request->path, "/metrics"))
+		return answer_metrics(server, response);
+	if (!strcmp(request->path, "/echo"))
+		return answer_echo(request, response);
+	if (!strcmp(request->path, "/refuse")) {
+		response->allow = "POST";
+		return http_respond_text(response, 405, "no");
+	}
+	return http_respond_text(response, 404, request->path);
 }
 
 static inline int start(struct server *server, unsigned int step_timeout_ms)
 {
 	const struct http_handlers handlers = {
 		.arg = server,
-		.metrics = answer_metrics,
-		.ready = answer_ready,
+		.handle = answer,
+		.writable = server->writable,
 		.step_timeout_ms = step_timeout_ms,
 	};
 
 	return http_start(server->listen_fds, 2, &handlers, &server->http);
 }
 
-static inline int open_server(void **state, unsigned int step_timeout_ms)
+static inline int open_server(void **state, unsigned int step_timeout_ms, bool writable)
 {
 	struct server *server = calloc(1, sizeof(*server));
 	socklen_t len = sizeof(server->tcp);
@@ -78,7 +97,7 @@ static inline int open_server(void **state, unsigned int step_timeout_ms)
 		return -1;
 	*state = server;
 	server->body_len = 10;
-	server->ready = true;
+	server->writable = writable;
 	server->tcp.sin_family = AF_INET;
 	server->tcp.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	server->listen_fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -102,12 +121,22 @@ static inline int open_server(void **state, unsigned int step_timeout_ms)
 
 static inline int setup(void **state)
 {
-	return open_server(state, 0);
+	return open_server(state, 0, false);
 }
 
 static inline int setup_short(void **state)
 {
-	return open_server(state, SHORT_STEP_MS);
+	return open_server(state, SHORT_STEP_MS, false);
+}
+
+static inline int setup_writable(void **state)
+{
+	return open_server(state, 0, true);
+}
+
+static inline int setup_writable_short(void **state)
+{
+	return open_server(state, SHORT_STEP_MS, true);
 }
 
 static inline int teardown(void **state)

@@ -115,6 +115,42 @@ static void expect_refused(int fd, const char *start, size_t padding)
 	close(fd);
 }
 
+static void test_a_body_that_drips_does_not_keep_a_connection(void **state)
+{
+	struct server *server = *state;
+	uint64_t start_ns = now_ns();
+	int fd = connect_unix(server);
+
+	send_all(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n");
+	while (!is_closed(fd)) {
+		assert_true(now_ns() - start_ns < 2000000000ull);
+		(void)!send(fd, "x", 1, MSG_NOSIGNAL);
+		usleep(20000);
+	}
+	assert_int_equal(server->calls, 0);
+	close(fd);
+}
+
+static void test_a_handler_that_takes_its_time_costs_nobody_the_answer(void **state)
+{
+	struct server *server = *state;
+	int fds[3];
+
+	server->sleep_ms = 2 * SHORT_STEP_MS;
+	for (unsigned int i = 0; i < ARRAY_LEN(fds); i++) {
+		fds[i] = connect_unix(server);
+		usleep(20000); /* connected and read, or waiting behind the first */
+		send_all(fds[i], METRICS);
+	}
+	for (unsigned int i = 0; i < ARRAY_LEN(fds); i++) {
+		char *text = receive_all(fds[i], 5000, NULL);
+
+		expect_status(text, 200);
+		free(text);
+		close(fds[i]);
+	}
+}
+
 static void test_headers_beyond_the_limit_are_refused_at_once(void **state)
 {
 	expect_refused(connect_tcp(*state), "GET / HTTP/1.1\r\nX: ", 20000);
@@ -296,6 +332,8 @@ static void test_a_descriptor_that_cannot_be_watched_is_an_error(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define TEST_SHORT(name) cmocka_unit_test_setup_teardown(name, setup_short, teardown)
+#define TEST_WRITABLE_SHORT(name) \
+	cmocka_unit_test_setup_teardown(name, setup_writable_short, teardown)
 
 int main(void)
 {
@@ -303,6 +341,8 @@ int main(void)
 		TEST_SHORT(test_a_byte_now_and_then_does_not_keep_a_connection),
 		TEST_SHORT(test_a_connection_that_asks_nothing_is_closed),
 		TEST_SHORT(test_a_client_that_does_not_read_is_aborted),
+		TEST_WRITABLE_SHORT(test_a_body_that_drips_does_not_keep_a_connection),
+		TEST_WRITABLE_SHORT(test_a_handler_that_takes_its_time_costs_nobody_the_answer),
 		TEST(test_headers_beyond_the_limit_are_refused_at_once),
 		TEST(test_idle_connections_do_not_lock_out_a_scrape),
 		TEST(test_half_sent_requests_do_not_lock_out_a_scrape),
