@@ -2,11 +2,13 @@
 /*
  * Message traffic at a rate that a Python program cannot keep up without being the bottleneck.
  *
- *   peer echo FD                                    answers on every connection of a listening socket
- *   peer rate HOST PORT SESSIONS RATE SECONDS SIZE  sends RATE messages a second on each session
+ *   peer echo FD                                    answers on every connection of a listening
+ * socket peer rate HOST PORT SESSIONS RATE SECONDS SIZE  sends RATE messages a second on each
+ * session
  *
  * rate prints one line: sent=N echoed=N wrong=N offset=N p50_us=N p99_us=N max_us=N
- * Byte i of a stream is the low byte of word i/8 mixed, so that loss, repetition and reordering show.
+ * Byte i of a stream is the low byte of word i/8 mixed, so that loss, repetition and reordering
+ * show.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -51,7 +53,7 @@ static uint8_t stream_byte(uint64_t seed, uint64_t i)
 
 static void watch(int epoll_fd, int fd, uint32_t number)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u32 = number };
+	struct epoll_event event = {.events = EPOLLIN, .data.u32 = number};
 
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event))
 		die("epoll_ctl");
@@ -90,7 +92,8 @@ static _Noreturn void echo(int listen_fd)
 			if (got <= 0)
 				close(fd);
 			for (ssize_t done = 0, put; done < got; done += put)
-				if ((put = send(fd, buf + done, (size_t)(got - done), MSG_NOSIGNAL)) < 0)
+				if ((put = send(fd, buf + done, (size_t)(got - done),
+					     MSG_NOSIGNAL)) < 0)
 					break;
 		}
 	}
@@ -98,8 +101,8 @@ static _Noreturn void echo(int listen_fd)
 
 struct session {
 	int fd;
-	uint64_t sent, received;			   /* bytes */
-	uint64_t sent_at[IN_FLIGHT_MAX];		   /* by message number */
+	uint64_t sent, received; /* bytes */
+	uint64_t sent_at[IN_FLIGHT_MAX]; /* by message number */
 };
 
 static int compare(const void *a, const void *b)
@@ -111,10 +114,11 @@ static int compare(const void *a, const void *b)
 
 static int connect_to(const char *host, int port)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	if (inet_pton(AF_INET, host, &addr.sin_addr) != 1 || connect(fd, (void *)&addr, sizeof(addr)))
+	if (inet_pton(AF_INET, host, &addr.sin_addr) != 1 ||
+		connect(fd, (void *)&addr, sizeof(addr)))
 		die("connect");
 	nodelay(fd);
 	return fd;
@@ -137,7 +141,8 @@ int main(int argc, char **argv)
 	if (argc == 3 && !strcmp(argv[1], "echo"))
 		echo(atoi(argv[2]));
 	if (argc != 8 || strcmp(argv[1], "rate")) {
-		fprintf(stderr, "usage: peer echo FD | peer rate HOST PORT SESSIONS RATE SECONDS SIZE\n");
+		fprintf(stderr,
+			"usage: peer echo FD | peer rate HOST PORT SESSIONS RATE SECONDS SIZE\n");
 		return 2;
 	}
 	uint32_t count = (uint32_t)atoi(argv[4]);
@@ -147,8 +152,8 @@ int main(int argc, char **argv)
 	uint32_t *latency = calloc(count * total, sizeof(*latency));
 	uint64_t messages = 0, echoed = 0, wrong = 0, first_wrong = 0, ticks = 0;
 	int epoll_fd = epoll_create1(0), timer_fd = timerfd_create(CLOCK_MONOTONIC, 0);
-	struct itimerspec period = { .it_value.tv_nsec = 1,
-		.it_interval.tv_nsec = (long)(1000000000 / rate) };
+	struct itimerspec period = {
+		.it_value.tv_nsec = 1, .it_interval.tv_nsec = (long)(1000000000 / rate)};
 	static uint8_t buf[1 << 16];
 
 	if (!sessions || !latency || !size || size > MESSAGE_MAX)
@@ -194,8 +199,10 @@ int main(int argc, char **argv)
 				if (buf[k] != stream_byte(i, at) && !wrong++)
 					first_wrong = at;
 				if (session->received % size == 0)
-					latency[echoed++] = (uint32_t)((now -
-						session->sent_at[at / size % IN_FLIGHT_MAX]) / 1000);
+					latency[echoed++] =
+						(uint32_t)((now - session->sent_at[at / size %
+										   IN_FLIGHT_MAX]) /
+							   1000);
 			}
 		}
 	}
