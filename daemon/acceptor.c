@@ -108,10 +108,14 @@ static bool client_over(const struct acceptor *acceptor, const struct addr *clie
 static bool admit(const struct acceptor *acceptor, const struct addr *client,
 	struct client **ret_counted, enum reject_reason *ret)
 {
-	const struct session_home *home = acceptor->set->home;
+	const struct generation *generation = acceptor->set->home->policy->generation;
 
 	*ret = REJECT_DENIED;
-	if (!cidr_allows(home->policy->generation->access[acceptor->socket.listener], client))
+	if (!cidr_allows(generation->access[acceptor->socket.listener], client))
+		return false;
+	*ret = REJECT_NOT_A_PROXY;
+	if (listener_of(acceptor)->accept_proxy &&
+		!cidr_allows(generation->proxies[acceptor->socket.listener], client))
 		return false;
 	*ret = REJECT_MAX_SESSIONS;
 	if (full(acceptor))

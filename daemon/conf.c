@@ -323,6 +323,8 @@ static int check_bind_options(
 static int finish_listener(
 	const struct conf *conf, struct conf_listener *listener, struct conf_error *error)
 {
+	struct conf_error why;
+	unsigned int line;
 	char text[300];
 
 	listener->backend = conf_find_backend(conf, listener->backend_name);
@@ -331,6 +333,11 @@ static int finish_listener(
 			"key 'backend' in [listener %s]: '%.64s': there is no such backend",
 			listener->name, listener->backend_name);
 		return finish_error(conf, listener->backend_line, error, text);
+	}
+	if (conf_routes_finish(conf, listener, &line, &why) < 0) {
+		snprintf(text, sizeof(text), "key 'route' in [listener %s]: %.200s", listener->name,
+			why.text);
+		return finish_error(conf, line, error, text);
 	}
 	if (!listener->path_is_own)
 		listener->path = conf->path;
@@ -378,6 +385,16 @@ static void free_addrs(struct conf_addrs *addrs)
 	free(addrs->lines);
 }
 
+static void free_listener(struct conf_listener *listener)
+{
+	free(listener->name);
+	free(listener->backend_name);
+	free_addrs(&listener->binds);
+	free(listener->access.v);
+	free(listener->accept_proxy_from.v);
+	conf_routes_free(listener);
+}
+
 static void free_backend(struct conf_backend *backend)
 {
 	for (unsigned int i = 0; i < backend->nservers; i++)
@@ -392,12 +409,8 @@ void conf_free(struct conf *conf)
 {
 	if (!conf)
 		return;
-	for (unsigned int i = 0; i < conf->nlisteners; i++) {
-		free(conf->listeners[i].name);
-		free(conf->listeners[i].backend_name);
-		free_addrs(&conf->listeners[i].binds);
-		free(conf->listeners[i].access.v);
-	}
+	for (unsigned int i = 0; i < conf->nlisteners; i++)
+		free_listener(&conf->listeners[i]);
 	for (unsigned int i = 0; i < conf->nbackends; i++)
 		free_backend(&conf->backends[i]);
 	free(conf->listeners);

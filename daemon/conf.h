@@ -22,6 +22,7 @@ enum balance_mode {
 };
 enum check_mode { CHECK_OFF, CHECK_TCP, CHECK_SEND_EXPECT };
 enum server_down_mode { SERVER_DOWN_KEEP, SERVER_DOWN_RESET };
+enum send_proxy_mode { SEND_PROXY_OFF, SEND_PROXY_V1, SEND_PROXY_V2 };
 
 struct conf_addrs {
 	struct addr *v;
@@ -29,7 +30,8 @@ struct conf_addrs {
 	unsigned int n;
 };
 
-/* A row of allow or deny. An IPv4-mapped network is kept as the IPv4 one. No host bit is set. */
+/* A row of allow, deny or accept_proxy_from. An IPv4-mapped network is kept as the IPv4 one. No
+ * host bit is set. */
 struct conf_cidr {
 	int family; /* AF_INET: the first 4 bytes of ip count; AF_INET6 */
 	unsigned char ip[16]; /* network byte order, zero beyond the prefix */
@@ -56,6 +58,14 @@ struct conf_bind_options {
 	unsigned int line;
 };
 
+/* One "route" line. */
+struct conf_route {
+	char *pattern; /* as written; see routes.h */
+	char *backend_name;
+	struct conf_backend *backend; /* resolved by conf_finish() */
+	unsigned int line;
+};
+
 struct conf_server {
 	char *name; /* as in "name=a"; else the address text */
 	struct addr addr;
@@ -72,6 +82,7 @@ struct conf_backend {
 	struct conf_server *servers;
 	unsigned int nservers;
 	enum balance_mode balance;
+	enum send_proxy_mode send_proxy;
 	enum check_mode check;
 	char *check_send, *check_expect; /* may hold NUL bytes; NULL but for CHECK_SEND_EXPECT */
 	size_t check_send_len, check_expect_len; /* to send: may be 0; to expect: at least 1 */
@@ -98,6 +109,10 @@ struct conf_listener {
 	enum path_mode path; /* its own, or the global one */
 	bool path_is_own; /* else conf_finish() copies the global one */
 	struct conf_cidrs access; /* allow and deny, in the order of the file */
+	bool accept_proxy;
+	struct conf_cidrs accept_proxy_from; /* all of them allow; none: any */
+	struct conf_route *routes; /* no two for the same names; in the order of the file */
+	unsigned int nroutes;
 	uint64_t max_sessions; /* 0: off */
 	uint64_t max_sessions_per_ip; /* 0: off */
 	struct conf_rate max_rate_per_ip;

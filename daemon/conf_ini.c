@@ -253,14 +253,19 @@ static void unknown_key(struct reader *r, const char *name, const char *value)
 		hint);
 }
 
-/* None, and an address: which of the two is meant? */
-static bool mixes_none(const struct conf_key *key, const void *object, const char *value)
+/* None (or any), and one of a list: which of the two is meant? */
+static bool mixes_word(const struct conf_key *key, const void *object, const char *value)
 {
-	const struct conf_addrs *addrs = (const void *)((const char *)object + key->offset);
+	const void *field = conf_key_field_const(key, object);
+	unsigned int n;
 
-	if (key->type != CONF_TYPE_ADDRS || !key->words)
+	if (key->type == CONF_TYPE_ADDRS && key->words)
+		n = ((const struct conf_addrs *)field)->n;
+	else if (key->type == CONF_TYPE_NETWORKS)
+		n = ((const struct conf_cidrs *)field)->n;
+	else
 		return false;
-	return addrs->n == 0 || strcmp(value, key->words) == 0;
+	return n == 0 || strcmp(value, key->words) == 0;
 }
 
 /* What more is remembered of some keys of a listener. */
@@ -286,9 +291,10 @@ static void set_key(struct reader *r, const struct conf_key *key, const char *va
 			key->name, r->header, value, *given);
 		return;
 	}
-	if (*given && mixes_none(key, r->object, value)) {
-		fail(r, r->line, "key '%s' in [%s]: '%s' and an address (value '%.64s')", key->name,
-			r->header, key->words, value);
+	if (*given && mixes_word(key, r->object, value)) {
+		fail(r, r->line, "key '%s' in [%s]: '%s' and %s (value '%.64s')", key->name,
+			r->header, key->words,
+			key->type == CONF_TYPE_ADDRS ? "an address" : "a network", value);
 		return;
 	}
 	if (conf_key_set(key, r->object, value, r->line, &why) < 0) {

@@ -111,7 +111,9 @@ static void store(const struct conf_key *key, void *object, uint64_t value)
 {
 	void *field = conf_key_field(key, object);
 
-	if (key->size == sizeof(unsigned int)) /* also every enum */
+	if (key->size == sizeof(bool)) /* "off|on" */
+		*(bool *)field = value;
+	else if (key->size == sizeof(unsigned int)) /* also every enum */
 		*(unsigned int *)field = (unsigned int)value;
 	else if (key->size == sizeof(uint64_t))
 		*(uint64_t *)field = value;
@@ -121,6 +123,8 @@ static uint64_t load(const struct conf_key *key, const void *object)
 {
 	const void *field = conf_key_field_const(key, object);
 
+	if (key->size == sizeof(bool))
+		return *(const bool *)field;
 	if (key->size == sizeof(unsigned int))
 		return *(const unsigned int *)field;
 	return *(const uint64_t *)field;
@@ -317,6 +321,10 @@ int conf_key_set(const struct conf_key *key, void *object, const char *value, un
 	case CONF_TYPE_ALLOW:
 	case CONF_TYPE_DENY:
 		return conf_access_add(field, key->type == CONF_TYPE_ALLOW, value, line, why);
+	case CONF_TYPE_NETWORKS:
+		return conf_networks_add(key, field, value, line, why);
+	case CONF_TYPE_ROUTE:
+		return conf_route_add(object, value, line, why);
 	case CONF_TYPE_RATE:
 		return conf_rate_set(key, field, value, why);
 	case CONF_TYPE_BIND_OPTIONS:
@@ -422,6 +430,12 @@ static void dump_key(const struct conf_key *key, const void *object, FILE *out)
 	case CONF_TYPE_ALLOW:
 	case CONF_TYPE_DENY:
 		conf_access_dump(field, key->type == CONF_TYPE_ALLOW, out);
+		return;
+	case CONF_TYPE_NETWORKS:
+		conf_networks_dump(key, field, out);
+		return;
+	case CONF_TYPE_ROUTE:
+		conf_routes_dump(object, out);
 		return;
 	case CONF_TYPE_RATE:
 	case CONF_TYPE_BIND_OPTIONS:

@@ -20,6 +20,8 @@ enum conf_type {
 	CONF_TYPE_SERVER,
 	CONF_TYPE_ALLOW, /* both add to the same list */
 	CONF_TYPE_DENY,
+	CONF_TYPE_NETWORKS,
+	CONF_TYPE_ROUTE,
 	CONF_TYPE_RATE,
 	CONF_TYPE_BIND_OPTIONS,
 	CONF_TYPE_CHECK, /* the words of an enum, of which the last takes two quoted texts */
@@ -76,10 +78,14 @@ static inline const void *conf_key_field_const(const struct conf_key *key, const
 }
 
 /* For conf_key_set() and conf_key_dump(): the values that are more than one word. Same errors. The
- * dumps write what follows "key =", but conf_access_dump() whole lines. */
+ * dumps write what follows "key =", but those of what is repeatable whole lines. */
 MUST_CHECK int conf_access_add(struct conf_cidrs *access, bool allow, const char *text,
 	unsigned int line, struct conf_error *why);
 void conf_access_dump(const struct conf_cidrs *access, bool allow, FILE *out);
+/* key->words is the word for all networks, of which none is kept. */
+MUST_CHECK int conf_networks_add(const struct conf_key *key, struct conf_cidrs *networks,
+	const char *text, unsigned int line, struct conf_error *why);
+void conf_networks_dump(const struct conf_key *key, const struct conf_cidrs *networks, FILE *out);
 /* min and max bound the period. */
 MUST_CHECK int conf_rate_set(const struct conf_key *key, struct conf_rate *rate, const char *text,
 	struct conf_error *why);
@@ -103,6 +109,17 @@ MUST_CHECK int conf_server_add(
 	struct conf_backend *backend, const char *text, unsigned int line, struct conf_error *why);
 /* One line per server. */
 void conf_server_dump(const struct conf_backend *backend, FILE *out);
+
+/* For conf_key_set() of the key "route": "PATTERN BACKEND". Same errors. */
+MUST_CHECK int conf_route_add(struct conf_listener *listener, const char *text, unsigned int line,
+	struct conf_error *why);
+/* One line per route. */
+void conf_routes_dump(const struct conf_listener *listener, FILE *out);
+/* For conf_finish(): finds the backends, and patterns that are given twice. Same errors, and the
+ * route's line. */
+MUST_CHECK int conf_routes_finish(const struct conf *conf, struct conf_listener *listener,
+	unsigned int *ret_line, struct conf_error *why);
+void conf_routes_free(struct conf_listener *listener);
 
 /* True for UTF-8 without spaces and control characters: names become labels in metrics and JSON. */
 bool conf_name_is_valid(const char *name);

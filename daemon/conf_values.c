@@ -78,14 +78,19 @@ static int parse_host(const char *text, size_t len, struct conf_cidr *ret)
 	return inet_pton(ret->family, host, ret->ip) == 1 ? 0 : -EINVAL;
 }
 
-static int parse_cidr(const char *text, struct conf_cidr *ret, struct conf_error *why)
+/* forms: what else is allowed. */
+static int parse_cidr(
+	const char *text, const char *forms, struct conf_cidr *ret, struct conf_error *why)
 {
 	const char *slash = strchr(text, '/'), *rest;
 	char network[INET6_ADDRSTRLEN + 4];
 	uint64_t prefix;
 
-	if (parse_host(text, slash ? (size_t)(slash - text) : strlen(text), ret) < 0)
-		return refuse(why, text, "not a network; allowed: ADDRESS or ADDRESS/PREFIX");
+	if (parse_host(text, slash ? (size_t)(slash - text) : strlen(text), ret) < 0) {
+		conf_error_set(why, "'%.64s': not a network; allowed: %sADDRESS or ADDRESS/PREFIX",
+			text, forms);
+		return -EINVAL;
+	}
 	prefix = bits_of(ret);
 	if (slash && (conf_digits(slash + 1, &prefix, &rest) || *rest || prefix > bits_of(ret)))
 		return refuse(why, text,
@@ -102,20 +107,39 @@ static int parse_cidr(const char *text, struct conf_cidr *ret, struct conf_error
 	return 0;
 }
 
+static int append_cidr(
+	struct conf_cidrs *cidrs, const struct conf_cidr *cidr, struct conf_error *why)
+{
+	struct conf_cidr *v = reallocarray(cidrs->v, cidrs->n + 1, sizeof(*v));
+
+	if (!v)
+		return no_memory(why);
+	cidrs->v = v;
+	v[cidrs->n++] = *cidr;
+	return 0;
+}
+
 int conf_access_add(struct conf_cidrs *access, bool allow, const char *text, unsigned int line,
 	struct conf_error *why)
 {
-	struct conf_cidr cidr = {.allow = allow, .line = line}, *v;
-	int err = parse_cidr(text, &cidr, why);
+	struct conf_cidr cidr = {.allow = allow, .line = line};
+	int err = parse_cidr(text, "", &cidr, why);
 
-	if (err)
-		return err;
-	v = reallocarray(access->v, access->n + 1, sizeof(*v));
-	if (!v)
-		return no_memory(why);
-	access->v = v;
-	v[access->n++] = cidr;
-	return 0;
+	return err ? err : append_cidr(access, &cidr, why);
+}
+
+int conf_networks_add(const struct conf_key *key, struct conf_cidrs *networks, const char *text,
+	unsigned int line, struct conf_error *why)
+{
+	struct conf_cidr cidr = {.allow = true, .line = line};
+	char forms[32];
+	int err;
+
+	if (strcmp(text, key->words) == 0)
+		return 0;
+	snprintf(forms, sizeof(forms), "%s, ", key->words);
+	err = parse_cidr(text, forms, &cidr, why);
+	return err ? err : append_cidr(networks, &cidr, why);
 }
 
 void conf_access_dump(const struct conf_cidrs *access, bool allow, FILE *out)
@@ -128,6 +152,18 @@ void conf_access_dump(const struct conf_cidrs *access, bool allow, FILE *out)
 		format_cidr(&access->v[i], text, sizeof(text));
 		fprintf(out, "%s = %s\n", allow ? "allow" : "deny", text);
 	}
+}
+
+void conf_networks_dump(const struct conf_key *key, const struct conf_cidrs *networks, FILE *out)
+{
+	char text[INET6_ADDRSTRLEN + 4];
+
+	for (unsigned int i = 0; i < networks->n; i++) {
+		format_cidr(&networks->v[i], text, sizeof(text));
+		fprintf(out, "%s = %s\n", key->name, text);
+	}
+	if (!networks->n)
+		fprintf(out, "%s = %s\n", key->name, key->words);
 }
 
 /* Rates */

@@ -9,12 +9,15 @@
 #include "cidr.h"
 #include "conf.h"
 #include "queue.h"
+#include "routes.h"
 
 struct generation {
 	_Atomic unsigned int refs;
 	unsigned int number; /* 1: the one the worker started with */
 	struct conf *conf;
 	struct cidr **access; /* [nlisteners]; NULL: everybody may connect */
+	struct cidr **proxies; /* [nlisteners]; who may send a PROXY header; NULL: everybody */
+	struct routes **routes; /* [nlisteners]; NULL: the listener has one backend */
 	struct queue **queues; /* [nbackends]; not owned, shared with the generations before */
 };
 

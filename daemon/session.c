@@ -64,6 +64,7 @@ static void session_free(struct session *session)
 	struct session_home *home = session->home;
 
 	policy_unref(session->policy);
+	free(session->proxied);
 	if (home->nspare >= SPARE_SESSIONS) {
 		free(session);
 		return;
@@ -191,6 +192,7 @@ void session_end_error(struct session *session, unsigned int end)
 
 static void peer_of(struct session_client *peer, const struct addr *addr)
 {
+	memset(peer, 0, sizeof(*peer));
 	peer->family = (sa_family_t)addr_family(addr);
 	if (peer->family == AF_INET6) {
 		memcpy(peer->ip, &addr->in6.sin6_addr, sizeof(peer->ip));
@@ -200,6 +202,12 @@ static void peer_of(struct session_client *peer, const struct addr *addr)
 		memcpy(peer->ip + 12, &addr->in.sin_addr, 4);
 		peer->port = addr->in.sin_port;
 	}
+}
+
+void session_set_client(struct session *session, const struct addr *addr)
+{
+	peer_of(&session->client, addr);
+	session->client_hash = maglev_client_hash(addr);
 }
 
 void session_client_addr(const struct session *session, struct addr *ret)
@@ -252,6 +260,14 @@ static void refuse(struct session_home *home, const struct session_start *start)
 	close(start->client_fd);
 }
 
+/* A spliced socket is not woken for bytes, unless they have to be looked at first. */
+static uint32_t client_events(const struct session_start *start)
+{
+	if (start->spliceable && !start->listener->accept_proxy && !start->listener->nroutes)
+		return EPOLLRDHUP;
+	return start->spliceable ? EPOLLIN | EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP;
+}
+
 void session_accept(struct session_home *home, const struct session_start *start)
 {
 	struct session *session = session_new(home);
@@ -267,18 +283,15 @@ void session_accept(struct session_home *home, const struct session_start *start
 	session->counted = start->counted;
 	session->lifetime_ns = lifetime(home, start->listener);
 	session->pair.connected = 1u << END_SERVER;
-	peer_of(&session->client, start->client);
-	if (session->backend->conf->balance == BALANCE_SOURCE_HASH)
-		session->client_hash = maglev_client_hash(start->client);
+	session_set_client(session, start->client);
 	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
 		session->dirs[dir].path = start->spliceable ? DIR_SOCKMAP : DIR_RELAY;
 	stats_add(&session_listener_stats(session)->sessions, 1);
 	atomic_fetch_add_explicit(home->sessions_active, 1, memory_order_relaxed);
-	if (loop_watch_set(home->loop, &session->ends[END_CLIENT].watch,
-		    start->spliceable ? EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP))
+	if (loop_watch_set(home->loop, &session->ends[END_CLIENT].watch, client_events(start)))
 		session_abort(session, END_NO_MEMORY);
 	else
-		session_choose(session);
+		session_handshake_start(session);
 }
 
 /* A hang-up or a FIN is noted for the paths, which know when every byte before it has gone. */
@@ -301,6 +314,8 @@ static void on_end(struct session *session, unsigned int end, uint32_t events)
 		session->dirs[!end].relay.target_full = false;
 	if (session->fsm.state == SESSION_OPEN)
 		session_path_event(session, end);
+	else if (session->handshake != SESSION_GREETED)
+		session_handshake(session);
 }
 
 static void client_cb(struct loop_watch *watch, uint32_t events)

@@ -67,6 +67,16 @@ struct session_client {
 	sa_family_t family; /* AF_INET, AF_INET6 or AF_UNIX */
 };
 
+/* What is still to be learned from the client before a server is chosen. */
+enum session_handshake { SESSION_GREETED, SESSION_WANTS_PROXY, SESSION_WANTS_NAME };
+
+/* What a PROXY header said, for passing on. */
+struct session_proxied {
+	struct addr src, dst;
+	size_t tlvs_len;
+	uint8_t tlvs[];
+};
+
 struct session {
 	struct session *next, *prev;
 	struct session_home *home;
@@ -81,6 +91,8 @@ struct session {
 	struct queue_ticket *ticket; /* waiting for a server */
 	struct client *counted; /* its place in home->clients; NULL: none */
 	struct session_fsm fsm;
+	enum session_handshake handshake;
+	struct session_proxied *proxied; /* NULL: no header named a client */
 	bool server_is_unix;
 	bool started; /* paths were chosen: counters and gauges know it */
 	uint8_t attempts; /* to connect */
@@ -134,6 +146,14 @@ void session_step(struct session *session, enum session_event event);
 void session_end_error(struct session *session, unsigned int end);
 void session_arm(struct session *session);
 void session_client_addr(const struct session *session, struct addr *ret);
+
+void session_set_client(struct session *session, const struct addr *addr);
+
+/* Looks for what the listener wants to know first, then chooses a server. */
+void session_handshake_start(struct session *session);
+void session_handshake(struct session *session); /* the client has sent something, or finished */
+/* Writes the PROXY header that the backend wants. 0 or negative errno. */
+MUST_CHECK int session_greet_server(struct session *session);
 
 void session_choose(struct session *session);
 void session_connect_event(struct session *session, uint32_t events);

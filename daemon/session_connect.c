@@ -167,6 +167,12 @@ static void connect_failed(struct session *session, int err)
 
 static void connected(struct session *session)
 {
+	int err = session_greet_server(session);
+
+	if (err) {
+		connect_failed(session, -err);
+		return;
+	}
 	session->connected_ns = now_ns();
 	stats_observe(&session_server_stats(session)->connect_duration,
 		(session->connected_ns - session->connecting_ns) / 1000);
@@ -335,7 +341,9 @@ void session_connect_tick(struct session *session)
 	uint64_t waited = elapsed_ms(session->connecting_ns);
 	uint64_t limit = session->ticket ? backend->queue_timeout_ms : backend->connect_timeout_ms;
 
-	if (session->ticket && waited >= limit)
+	if (session->handshake != SESSION_GREETED)
+		session_abort(session, END_HANDSHAKE_TIMEOUT);
+	else if (session->ticket && waited >= limit)
 		session_abort(session, END_QUEUE_TIMEOUT);
 	else if (session->ticket)
 		arm(session, limit - waited);

@@ -412,6 +412,8 @@ static bool wants_sockmap(struct session *session)
 		return false;
 	if (session->server_is_unix)
 		reason = FALLBACK_UNIX;
+	else if (home->bpf->stream_parser && session->pair.skipped[END_CLIENT])
+		reason = FALLBACK_HALF_READ;
 	else if (session->ends[END_CLIENT].finished || session->ends[END_SERVER].finished)
 		reason = FALLBACK_HALF_CLOSED;
 	else

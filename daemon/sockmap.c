@@ -239,10 +239,10 @@ int sockmap_tcp_read(const struct sockmap_pair *pair, unsigned int end, struct s
 	if (ret->closed && has_error(pair->fds[end]))
 		return -ECONNRESET;
 	ret->fin = ret->closed || fin_received(info.tcpi_state);
-	ret->received = info.tcpi_bytes_received - (ret->fin ? 1 : 0);
+	ret->received = info.tcpi_bytes_received - (ret->fin ? 1 : 0) - pair->skipped[end];
 	/* bytes_acked counts the SYN of an active open. */
-	ret->accepted =
-		info.tcpi_bytes_acked + (uint64_t)unacked - (pair->connected & bit(end) ? 1 : 0);
+	ret->accepted = info.tcpi_bytes_acked + (uint64_t)unacked -
+			(pair->connected & bit(end) ? 1 : 0) - pair->added[end];
 	return 0;
 }
 

@@ -21,6 +21,8 @@ struct sockmap_pair {
 	int fds[END_COUNT]; /* not owned */
 	struct flow *flows[END_COUNT]; /* NULL before insertion */
 	uint64_t taken[END_COUNT]; /* bytes the worker had read from each end at insertion */
+	uint64_t skipped[END_COUNT]; /* bytes received that are not of the stream: a PROXY header */
+	uint64_t added[END_COUNT]; /* bytes written that are not: ours */
 	uint64_t owner_data; /* copied to both flows, with owner */
 	uint32_t owner;
 	uint8_t connected; /* bit per end: our side called connect() */

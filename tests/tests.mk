@@ -4,7 +4,7 @@ PYTEST ?= /usr/bin/python3 -m pytest
 T := $(BUILD)/tests
 
 # Each unit test names exactly the objects it links: a module that reaches upwards stops linking.
-CONF_OBJS := addr conf conf_keys conf_server conf_values conf_ini
+CONF_OBJS := addr conf conf_keys conf_server conf_values conf_route conf_ini routes client_hello
 UNIT_session_fsm := session_fsm
 UNIT_account :=
 UNIT_flow_table := flow_table
@@ -17,6 +17,10 @@ UNIT_maglev := $(BALANCE) addr
 UNIT_cidr := cidr
 UNIT_clients := clients cidr
 UNIT_check := $(CONF_OBJS) check check_conn log
+PROXY := proxy_proto proxy_v1 proxy_v2 crc32c addr
+UNIT_proxy_proto := $(PROXY)
+UNIT_client_hello := client_hello
+UNIT_routes := routes client_hello
 UNIT_queue := queue
 UNIT_handover := handover
 UNIT_channel := channel
@@ -42,7 +46,7 @@ UNIT_control := $(API) $(CONTROL) $(HTTP) stats slots reasons addr
 UNIT_ctl := $(UNIT_control)
 UNIT_EXTRA_ctl := $(patsubst %.c,%.o,$(filter-out ctl/main.c,$(wildcard ctl/*.c)))
 
-UNITS := session_fsm account flow_table relay balance balance_shares slow_start ejection maglev cidr clients check queue handover channel addr conf conf_keys options stats slots metrics \
+UNITS := session_fsm account flow_table relay balance balance_shares slow_start ejection maglev cidr clients check proxy_proto client_hello routes queue handover channel addr conf conf_keys options stats slots metrics \
 	metrics_format http http_load api control ctl probe
 UNIT_PROGRAMS := $(UNITS:%=$(T)/test_%)
 
@@ -64,7 +68,9 @@ unit: $(UNIT_PROGRAMS) ## run the unit tests
 FUZZ_addr := daemon/addr.c
 FUZZ_conf := $(CONF_OBJS:%=daemon/%.c)
 FUZZ_control := daemon/control_parse.c daemon/http_text.c daemon/api_totals.c daemon/stats.c
-FUZZERS := addr conf control
+FUZZ_proxy := $(PROXY:%=daemon/%.c)
+FUZZ_hello := daemon/client_hello.c
+FUZZERS := addr conf control proxy hello
 FUZZ_SECONDS ?= 600
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 

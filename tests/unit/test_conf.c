@@ -47,7 +47,11 @@ static void minimal_file_has_every_default(void **state)
 	assert_int_equal(conf->listeners[0].keepalive_ms, 60000);
 	assert_int_equal(conf->listeners[0].user_timeout_ms, 0);
 	assert_int_equal(conf->listeners[0].bind_options.backlog, 0);
+	assert_false(conf->listeners[0].accept_proxy);
+	assert_int_equal(conf->listeners[0].accept_proxy_from.n, 0);
+	assert_int_equal(conf->listeners[0].nroutes, 0);
 	assert_int_equal(conf->backends[0].balance, BALANCE_ROUND_ROBIN);
+	assert_int_equal(conf->backends[0].send_proxy, SEND_PROXY_OFF);
 	assert_int_equal(conf->backends[0].check, CHECK_TCP);
 	assert_null(conf->backends[0].check_send);
 	assert_int_equal(conf->backends[0].check_interval_ms, 2000);
@@ -153,6 +157,41 @@ static void every_served_key_of_balance_and_limits_reaches_its_field(void **stat
 	assert_int_equal(backend->slow_start_ms, 60000);
 	assert_int_equal(backend->server_max_sessions, 8);
 	assert_int_equal(backend->ejection_ms, 0);
+	survives_its_dump(conf);
+}
+
+static void every_served_key_of_proxies_and_routes_reaches_its_field(void **state)
+{
+	struct conf *conf = accept_text(
+		"[listener l]\nbind = *:1\nbackend = b\naccept_proxy = on\n"
+		"accept_proxy_from = 10.0.0.0/8\naccept_proxy_from = 2001:db8::/32\n"
+		"route = *.example.org c\nroute=Example.ORG.\tb\nroute = * c\n"
+		"[listener m]\nbind = *:2\nbackend = c\naccept_proxy = off\nroute = * b\n"
+		"[backend b]\nserver = 1.2.3.4:5\nsend_proxy = v1\n"
+		"[backend c]\nserver = 1.2.3.4:5\nsend_proxy = v2\n"
+		"[backend d]\nserver = 1.2.3.4:5\nsend_proxy = off\n");
+	const struct conf_listener *listener = &conf->listeners[0];
+
+	(void)state;
+	assert_true(listener->accept_proxy);
+	assert_false(conf->listeners[1].accept_proxy);
+	assert_int_equal(listener->accept_proxy_from.n, 2);
+	assert_int_equal(listener->accept_proxy_from.v[0].family, AF_INET);
+	assert_int_equal(listener->accept_proxy_from.v[1].prefix, 32);
+	assert_int_equal(listener->access.n, 0);
+	assert_int_equal(listener->nroutes, 3);
+	assert_string_equal(listener->routes[0].pattern, "*.example.org");
+	assert_string_equal(listener->routes[0].backend_name, "c");
+	assert_ptr_equal(listener->routes[0].backend, &conf->backends[1]);
+	assert_int_equal(listener->routes[0].line, 7);
+	assert_string_equal(listener->routes[1].pattern, "Example.ORG.");
+	assert_ptr_equal(listener->routes[1].backend, &conf->backends[0]);
+	assert_int_equal(listener->routes[2].line, 9);
+	assert_ptr_equal(listener->backend, &conf->backends[0]);
+	assert_ptr_equal(conf->listeners[1].routes[0].backend, &conf->backends[0]);
+	assert_int_equal(conf->backends[0].send_proxy, SEND_PROXY_V1);
+	assert_int_equal(conf->backends[1].send_proxy, SEND_PROXY_V2);
+	assert_int_equal(conf->backends[2].send_proxy, SEND_PROXY_OFF);
 	survives_its_dump(conf);
 }
 
@@ -345,6 +384,20 @@ static void longest_server_line_survives_its_dump(void **state)
 	refuses(text, 5, "48 bytes");
 }
 
+/* "route=" is shorter than how it is dumped. */
+static void longest_route_survives_its_dump(void **state)
+{
+	char text[1024], label[64];
+
+	(void)state;
+	memset(label, 'p', sizeof(label));
+#define LONG_ROUTE LISTENER "route=%.*s.%.*s.%.*s app\n" BACKEND
+	snprintf(text, sizeof(text), LONG_ROUTE, 63, label, 63, label, 57, label); /* 189 */
+	survives_its_dump(accept_text(text));
+	snprintf(text, sizeof(text), LONG_ROUTE, 63, label, 63, label, 58, label);
+	refuses(text, 4, "at most 189 characters");
+}
+
 static void section_headers_are_strict(void **state)
 {
 	(void)state;
@@ -451,8 +504,10 @@ static void sample_equals_the_defaults(void **state)
 static void dump_speaks_the_words_of_the_contract(void **state)
 {
 	struct conf *conf =
-		accept_text("[global]\noverflow_limit = 1536K\ndrain_timeout = 0\n" MINIMAL
-			    "keepalive = 0\nconnect_timeout = 90s\n");
+		accept_text("[global]\noverflow_limit = 1536K\ndrain_timeout = 0\n" LISTENER
+			    "accept_proxy=on\naccept_proxy_from=::ffff:10.0.0.0/104\n"
+			    "route=*.A.org.  app\n" BACKEND
+			    "keepalive = 0\nconnect_timeout = 90s\nsend_proxy=v2\n");
 	char *text = dump(conf);
 
 	(void)state;
@@ -463,9 +518,27 @@ static void dump_speaks_the_words_of_the_contract(void **state)
 	assert_non_null(strstr(text, "\nuser_timeout = 30s\n"));
 	assert_non_null(strstr(text, "\nthreads = auto\n"));
 	assert_non_null(strstr(text, "\nuser = shunt\n"));
+	assert_non_null(strstr(text, "\naccept_proxy = on\n"));
+	assert_non_null(strstr(text, "\naccept_proxy_from = 10.0.0.0/8\n"));
+	assert_null(strstr(text, "\naccept_proxy_from = any\n"));
+	assert_non_null(strstr(text, "\nroute = *.A.org. app\n"));
+	assert_non_null(strstr(text, "\nsend_proxy = v2\n"));
 	assert_null(strstr(text, "shortcut"));
 	free(text);
 	survives_its_dump(conf);
+}
+
+static void dump_of_the_defaults_names_any_proxy(void **state)
+{
+	struct conf *conf = accept_text(MINIMAL);
+	char *text = dump(conf);
+
+	(void)state;
+	assert_non_null(strstr(text, "\naccept_proxy = off\naccept_proxy_from = any\n"));
+	assert_non_null(strstr(text, "\nsend_proxy = off\n"));
+	assert_null(strstr(text, "\nroute"));
+	free(text);
+	conf_free(conf);
 }
 
 static void file_less_form_has_neither_stats_nor_control_nor_checks(void **state)
@@ -496,6 +569,7 @@ int main(void)
 		cmocka_unit_test(minimal_file_has_every_default),
 		cmocka_unit_test(every_served_key_reaches_its_field),
 		cmocka_unit_test(every_served_key_of_balance_and_limits_reaches_its_field),
+		cmocka_unit_test(every_served_key_of_proxies_and_routes_reaches_its_field),
 		cmocka_unit_test(every_balance_word_has_its_value),
 		cmocka_unit_test(parts_are_found_by_name),
 		cmocka_unit_test(binds_are_compared_as_sets_with_their_options),
@@ -507,6 +581,7 @@ int main(void)
 		cmocka_unit_test(longest_section_name_is_kept_whole_and_a_longer_one_refused),
 		cmocka_unit_test(longest_backend_name_survives_its_dump),
 		cmocka_unit_test(longest_server_line_survives_its_dump),
+		cmocka_unit_test(longest_route_survives_its_dump),
 		cmocka_unit_test(section_headers_are_strict),
 		cmocka_unit_test(duplicate_sections_are_refused_not_merged),
 		cmocka_unit_test(nul_and_control_bytes_are_refused),
@@ -516,6 +591,7 @@ int main(void)
 		cmocka_unit_test(unreadable_files_are_refused_by_name),
 		cmocka_unit_test(sample_equals_the_defaults),
 		cmocka_unit_test(dump_speaks_the_words_of_the_contract),
+		cmocka_unit_test(dump_of_the_defaults_names_any_proxy),
 		cmocka_unit_test(file_less_form_has_neither_stats_nor_control_nor_checks),
 	};
 
