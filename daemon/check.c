@@ -11,10 +11,14 @@
 
 #include "check_conn.h"
 #include "log.h"
+#include "proxy_proto.h"
 
 #define FIRST_MAX_MS 100 /* the first checks are spread over this time */
 #define FAST_DIVISOR 4 /* while the state is changing ... */
 #define FAST_MIN_MS 100 /* ... but not more often than this, or check_interval */
+
+/* A PROXY header without addresses. */
+#define GREETING_MAX 64
 
 struct check {
 	struct checker *checker;
@@ -23,6 +27,8 @@ struct check {
 	ev_timer timer; /* the next attempt */
 	ev_tstamp started;
 	bool waiting, keeps_verdict;
+	enum send_proxy_mode send_proxy;
+	size_t greeting_len; /* in front of the text to send */
 	char *backend, *server, *texts; /* texts: what conn sends and expects */
 	enum check_mode mode; /* as configured, and so on */
 	uint64_t interval_ms;
@@ -221,19 +227,38 @@ static uint64_t timeout_of(const struct conf_backend *backend)
 	return MIN(backend->check_interval_ms, backend->connect_timeout_ms);
 }
 
-static void set_conn(struct check_conn *conn, char *texts, const struct conf_backend *backend,
+/* A server that wants a PROXY header wants it of a check too: one that names no client. */
+static size_t greeting(const struct conf_backend *backend, char ret[GREETING_MAX])
+{
+	static const struct addr none;
+	int len = 0;
+
+	if (backend->check != CHECK_SEND_EXPECT)
+		return 0; /* nothing is sent at all */
+	if (backend->send_proxy == SEND_PROXY_V1)
+		len = proxy_build_v1(&none, &none, ret, GREETING_MAX);
+	else if (backend->send_proxy == SEND_PROXY_V2)
+		len = proxy_build_v2(NULL, NULL, NULL, 0, true, true, ret, GREETING_MAX);
+	return len > 0 ? (size_t)len : 0;
+}
+
+static void set_conn(struct check *check, const char *greet, const struct conf_backend *backend,
 	const struct conf_server *server)
 {
+	struct check_conn *conn = &check->conn;
+	char *texts = check->texts;
+
 	conn->addr = server->addr;
 	conn->timeout_ms = timeout_of(backend);
 	conn->done = done;
 	if (backend->check != CHECK_SEND_EXPECT)
 		return;
-	conn->send_len = backend->check_send_len;
+	conn->send_len = check->greeting_len + backend->check_send_len;
 	conn->expect_len = backend->check_expect_len;
 	conn->send = texts;
 	conn->expect = texts + conn->send_len;
-	memcpy(texts, backend->check_send, conn->send_len);
+	memcpy(texts, greet, check->greeting_len);
+	memcpy(texts + check->greeting_len, backend->check_send, backend->check_send_len);
 	memcpy(texts + conn->send_len, backend->check_expect, conn->expect_len);
 }
 
@@ -241,16 +266,20 @@ static struct check *check_new(struct checker *checker, const struct conf_backen
 	const struct conf_server *server)
 {
 	struct check *check = calloc(1, sizeof(*check));
+	char greet[GREETING_MAX];
 
 	if (!check)
 		return NULL;
+	check->greeting_len = greeting(backend, greet);
+	check->send_proxy = backend->send_proxy;
 	check->checker = checker;
 	check_conn_init(&check->conn, checker->loop);
 	ev_timer_init(&check->timer, timer_cb, 0., 0.);
 	check->timer.data = check;
 	check->backend = strdup(backend->name);
 	check->server = strdup(server->name);
-	check->texts = malloc(backend->check_send_len + backend->check_expect_len + 1);
+	check->texts = malloc(
+		check->greeting_len + backend->check_send_len + backend->check_expect_len + 1);
 	if (!check->backend || !check->server || !check->texts) {
 		check_free(check);
 		return NULL;
@@ -259,7 +288,7 @@ static struct check *check_new(struct checker *checker, const struct conf_backen
 	check->interval_ms = backend->check_interval_ms;
 	check->rise = backend->check_rise;
 	check->fall = backend->check_fall;
-	set_conn(&check->conn, check->texts, backend, server);
+	set_conn(check, greet, backend, server);
 	return check;
 }
 
@@ -276,7 +305,9 @@ static bool is_same_check(const struct check *check, const struct conf_backend *
 	return check->mode == backend->check && check->interval_ms == backend->check_interval_ms &&
 	       check->rise == backend->check_rise && check->fall == backend->check_fall &&
 	       conn->timeout_ms == timeout_of(backend) && addr_equal(&conn->addr, &server->addr) &&
-	       has_text(conn->send, conn->send_len, backend->check_send, backend->check_send_len) &&
+	       check->send_proxy == backend->send_proxy &&
+	       has_text(conn->send + check->greeting_len, conn->send_len - check->greeting_len,
+		       backend->check_send, backend->check_send_len) &&
 	       has_text(conn->expect, conn->expect_len, backend->check_expect,
 		       backend->check_expect_len);
 }
