@@ -8,6 +8,7 @@ SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 SYSCONFDIR ?= /etc
+UNITDIR ?= /lib/systemd/system
 DESTDIR ?=
 
 CC ?= gcc
@@ -55,7 +56,7 @@ ALL_CFLAGS = -std=gnu11 -g $(WARN) $(CFLAGS_$(VARIANT)) $(LIBS_CFLAGS) $(CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 
 BPF_ARCH_INCLUDE := -I/usr/include/$(shell $(CC) -print-multiarch)
-BPF_CFLAGS := -target bpf -O2 -g -Wall -Wextra -Werror $(BPF_ARCH_INCLUDE) $(if $(filter sabotage,$(VARIANT)),-DSHUNT_SABOTAGE)
+BPF_CFLAGS := -target bpf -ffile-prefix-map=$(CURDIR)=. -O2 -g -Wall -Wextra -Werror $(BPF_ARCH_INCLUDE) $(if $(filter sabotage,$(VARIANT)),-DSHUNT_SABOTAGE)
 
 # --- programs --------------------------------------------------------------------------------------------
 
@@ -115,6 +116,8 @@ install: all ## install below DESTDIR and PREFIX
 	install -D -m 755 $(BUILD)/shuntd $(DESTDIR)$(SBINDIR)/shuntd
 	$(if $(CTL_SRCS),install -D -m 755 $(BUILD)/shuntctl $(DESTDIR)$(BINDIR)/shuntctl)
 	install -D -m 644 conf/shunt.conf $(DESTDIR)$(SYSCONFDIR)/shunt/shunt.conf
+	install -D -m 644 systemd/shuntd.service $(DESTDIR)$(UNITDIR)/shuntd.service
+	install -D -m 644 systemd/shuntd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/shuntd.conf
 	install -D -m 644 conf/completion/shuntctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/shuntctl
 	install -D -m 644 conf/completion/_shuntctl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_shuntctl
 	for page in man/*.[158]; do \
@@ -122,6 +125,7 @@ install: all ## install below DESTDIR and PREFIX
 
 uninstall: ## remove what install wrote, except the configuration
 	rm -f $(DESTDIR)$(SBINDIR)/shuntd $(DESTDIR)$(BINDIR)/shuntctl
+	rm -f $(DESTDIR)$(UNITDIR)/shuntd.service $(DESTDIR)$(PREFIX)/lib/sysusers.d/shuntd.conf
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/shuntctl \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_shuntctl
 	for page in man/*.[158]; do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done

@@ -6,7 +6,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev clang llvm bpftoo
 
 PACKAGES_TEST := libcmocka-dev python3 python3-pytest iproute2 procps curl nginx-light redis-server \
 	redis-tools wrk postgresql postgresql-contrib haproxy prometheus mandoc shellcheck pyflakes3 cppcheck \
-	clang-format clang-tidy util-linux ca-certificates libclang-rt-14-dev
+	clang-format clang-tidy util-linux ca-certificates libclang-rt-14-dev systemd dpkg-dev libnginx-mod-stream openssl
 
 # Installs only what is missing: a second run asks no package server. Services that Debian starts on
 # installation stay off: the tests start their own.

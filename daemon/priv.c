@@ -79,6 +79,11 @@ int priv_drop(const struct priv_user *user)
 		return fail("capabilities");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail("no_new_privs");
+	/* libcap-ng says nothing when it has no CAP_SETPCAP for the bounding set. It adds nothing
+	 * that no_new_privs leaves open, but an operator who counts on it should know. */
+	if (user->change && !capng_get_caps_process() &&
+		capng_have_capabilities(CAPNG_SELECT_BOUNDS) > CAPNG_NONE)
+		log_warning("the worker keeps a bounding set: started without CAP_SETPCAP");
 	/* Cleared by the change of user; without it there is no core file and no /proc entry of our
 	 * own. */
 	(void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);

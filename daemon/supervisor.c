@@ -317,7 +317,9 @@ static void on_stop(struct supervisor *sup)
 
 	log_notice(sup->stopping ? "stopping at once" : "draining for up to %llu ms",
 		(unsigned long long)sup->conf->drain_timeout_ms);
-	(void)sd_notify(0, "STOPPING=1");
+	/* Longer than TimeoutStopSec, perhaps: the drain must not be cut short. */
+	(void)sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu",
+		(unsigned long long)(sup->conf->drain_timeout_ms + 5000) * 1000);
 	/* Ours first: the worker then takes what is in the backlogs, and its close is the last one.
 	 */
 	if (!sup->stopping)

@@ -108,11 +108,11 @@ bench-choose: $(T)/choose ## nanoseconds per choice of a server and per address 
 lint: ## check style, includes, keys, manual pages and scripts
 	@tests/lint/keys
 	@tests/lint/includes
-	@tests/lint/reasons
+	@tests/lint/reasons tests/lint/cases
 	@mandoc -Tlint -Wwarning man/*.[158]
 	@clang-format --dry-run -Werror $(C_FILES)
-	@pyflakes3 tests tests/lint/includes tests/lint/keys tests/lint/reasons
-	@shellcheck $$(grep -lE '^#!.*\b(ba)?sh\b' -r .ci tests --include=* 2>/dev/null)
+	@pyflakes3 tests tests/lint/includes tests/lint/keys tests/lint/reasons tests/lint/cases
+	@shellcheck $$(grep -lE '^#!.*\b(ba)?sh\b' -r .ci tests --include=* 2>/dev/null) debian/shunt.prerm debian/tests/web debian/tests/probe
 
 C_FILES = $(wildcard bpf/*.[ch] daemon/*.[ch] ctl/*.[ch] tests/*/*.[ch])
 
@@ -128,7 +128,10 @@ sabotage: ## the self-test's own test: every missing countermeasure must be noti
 	@build/sabotage/tests/test_probe
 
 check-run: all unit sabotage fuzz-seeds lint
-	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini tests/net
+	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini \
+		--junitxml=$(BUILD)/traffic.xml tests/net
+	@tests/lint/cases $(BUILD)/traffic.xml
+	SHUNTD=$(CURDIR)/$(BUILD)/shuntd $(PYTEST) -q -c tests/pytest.ini tests/package
 
 check-sanitizers: ## the traffic tests with ASan+UBSan and with TSan
 	@$(MAKE) --no-print-directory deps
