@@ -25,7 +25,7 @@ static void wake_queue(struct health *health, unsigned int slot)
 	for (unsigned int i = 0; i < conf->nbackends; i++)
 		for (unsigned int j = 0; j < conf->backends[i].nservers; j++)
 			if (conf->backends[i].servers[j].slot == slot)
-				queue_grant_all(health->generation->queues[i]);
+				queue_grant(health->generation->queues[i]);
 }
 
 static void on_change(void *arg, unsigned int slot, bool up, const char *why)
@@ -33,11 +33,10 @@ static void on_change(void *arg, unsigned int slot, bool up, const char *why)
 	struct health *health = arg;
 
 	(void)why;
-	if (up)
-		wake_queue(health, slot);
-	else
-		for (unsigned int i = 0; i < health->shared->nthreads; i++)
-			thread_server_down(&health->shared->threads[i], slot);
+	/* Down as well: a backup may serve those that waited for a full server. */
+	wake_queue(health, slot);
+	for (unsigned int i = 0; !up && i < health->shared->nthreads; i++)
+		thread_server_down(&health->shared->threads[i], slot);
 }
 
 static int set(struct health *health, struct generation *generation)

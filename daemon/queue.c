@@ -75,16 +75,15 @@ bool queue_leave(struct queue *queue, struct queue_ticket *ticket)
 	return !granted;
 }
 
-static bool grant_first(struct queue *queue)
+static void grant_first(struct queue *queue)
 {
 	struct queue_ticket *ticket = queue->first;
 
 	if (!ticket)
-		return false;
+		return;
 	unlink_ticket(queue, ticket);
 	ticket->granted = true;
 	queue->wake(queue->arg, ticket);
-	return true;
 }
 
 void queue_grant(struct queue *queue)
@@ -92,14 +91,6 @@ void queue_grant(struct queue *queue)
 	if (queue_is_empty(queue))
 		return;
 	pthread_mutex_lock(&queue->mutex);
-	(void)grant_first(queue);
-	pthread_mutex_unlock(&queue->mutex);
-}
-
-void queue_grant_all(struct queue *queue)
-{
-	pthread_mutex_lock(&queue->mutex);
-	while (grant_first(queue))
-		;
+	grant_first(queue);
 	pthread_mutex_unlock(&queue->mutex);
 }

@@ -50,9 +50,8 @@ void queue_join(struct queue *queue, struct queue_ticket *ticket, bool front);
  * it. */
 MUST_CHECK bool queue_leave(struct queue *queue, struct queue_ticket *ticket);
 
-/* A place may be free: wakes the first one. */
+/* A place may be free: wakes the first one, which wakes the next one when it has found a place. */
 void queue_grant(struct queue *queue);
-void queue_grant_all(struct queue *queue);
 
 static inline bool queue_is_empty(const struct queue *queue)
 {

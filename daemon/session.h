@@ -158,6 +158,8 @@ MUST_CHECK int session_greet_server(struct session *session);
 void session_choose(struct session *session);
 void session_connect_event(struct session *session, uint32_t events);
 void session_connect_tick(struct session *session);
+/* The server was found down while we connect to it: another one may serve. */
+void session_connect_lost(struct session *session);
 void session_release_server(struct session *session, bool early_abort);
 void session_leave_queue(struct session *session);
 

@@ -72,7 +72,8 @@ void session_release_server(struct session *session, bool early_abort)
 		note_failure(session);
 	else if (did_well(session))
 		balance_note_success(state_of(session));
-	stats_add(&session_server_stats(session)->ended, 1);
+	if (session->connected_ns)
+		stats_add(&session_server_stats(session)->ended, 1);
 	balance_release(state_of(session));
 	session->server = NULL;
 	queue_grant(session->backend->queue);
@@ -174,6 +175,8 @@ static void connected(struct session *session)
 		return;
 	}
 	session->connected_ns = now_ns();
+	session->activity_ns = session->connected_ns; /* waiting for a server was not idling */
+	stats_add(&session_server_stats(session)->sessions, 1);
 	stats_observe(&session_server_stats(session)->connect_duration,
 		(session->connected_ns - session->connecting_ns) / 1000);
 	ev_timer_stop(session->home->loop->ev, &session->timer);
@@ -222,7 +225,6 @@ static void start_connect(struct session *session)
 
 	session->attempts++;
 	session->connecting_ns = now_ns();
-	stats_add(&session_server_stats(session)->sessions, 1);
 	if (fd < 0) {
 		connect_failed(session, errno);
 		return;
@@ -250,7 +252,12 @@ static int pick(struct session *session)
 
 static void use(struct session *session, int picked)
 {
+	bool waited = session->ticket != NULL;
+
 	session_leave_queue(session);
+	/* There may be room for more: in order, one wakes the next. */
+	if (waited)
+		queue_grant(session->backend->queue);
 	session->server = &session->backend->conf->servers[picked];
 	start_connect(session);
 }
@@ -298,6 +305,28 @@ void session_choose(struct session *session)
 	choose(session, false);
 }
 
+/* Who waits is served by the configuration of now, if that still has its listener and backend. The
+ * queue is the same: it belongs to the backend's name. */
+static void follow_reload(struct session *session)
+{
+	struct policy *policy = session->home->policy;
+	const struct conf_listener *listener;
+	const struct conf_backend *backend;
+
+	if (session->policy == policy)
+		return;
+	listener = conf_find_listener(policy->conf, session->conf->name);
+	backend = conf_find_backend(policy->conf, session->backend->conf->name);
+	if (!listener || !backend)
+		return;
+	policy_ref(policy);
+	session->conf = listener;
+	session->backend = &policy->backends[backend - policy->conf->backends];
+	session->tried = (struct balance_tried){0};
+	policy_unref(session->policy);
+	session->policy = policy;
+}
+
 void session_granted(struct queue_ticket *ticket)
 {
 	struct session *session = ticket->owner;
@@ -310,7 +339,14 @@ void session_granted(struct queue_ticket *ticket)
 		return;
 	}
 	ticket->granted = false;
+	follow_reload(session);
 	choose(session, true);
+}
+
+void session_connect_lost(struct session *session)
+{
+	if (session->fsm.state == SESSION_CONNECTING && session->server)
+		connect_failed(session, EHOSTDOWN);
 }
 
 static int socket_error(int fd)

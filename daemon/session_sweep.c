@@ -73,8 +73,11 @@ void session_server_down(struct session_home *home, unsigned int slot)
 {
 	for (struct session *session = home->sessions, *next; session; session = next) {
 		next = session->next;
-		if (session->server && session->server->slot == slot &&
-			session->backend->conf->on_server_down == SERVER_DOWN_RESET)
+		if (!session->server || session->server->slot != slot)
+			continue;
+		if (session->fsm.state == SESSION_CONNECTING)
+			session_connect_lost(session);
+		else if (session->backend->conf->on_server_down == SERVER_DOWN_RESET)
 			session_abort(session, END_SERVER_DOWN);
 	}
 }

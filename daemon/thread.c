@@ -114,19 +114,24 @@ static void sweep_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 	leave_if_done(thread);
 }
 
-/* An eighth of the shortest timeout: a session ends at most that much too late. */
+/* An eighth of the shortest timeout: a session ends at most that much too late. Lifetimes are
+ * spread over a tenth of max_lifetime, and must not meet again at one sweep. */
+#define SWEEP_PART 8
+#define SWEEP_PART_LIFETIME 100
+
 static uint64_t sweep_ms(const struct conf *conf)
 {
 	uint64_t ms = SWEEP_MAX_MS;
 
 	for (unsigned int i = 0; i < conf->nlisteners; i++) {
 		const struct conf_listener *listener = &conf->listeners[i];
-		const uint64_t timeouts[] = {listener->idle_timeout_ms,
-			listener->half_close_timeout_ms, listener->max_lifetime_ms};
 
-		for (unsigned int t = 0; t < ARRAY_LEN(timeouts); t++)
-			if (timeouts[t])
-				ms = MIN(ms, timeouts[t] / 8);
+		if (listener->idle_timeout_ms)
+			ms = MIN(ms, listener->idle_timeout_ms / SWEEP_PART);
+		if (listener->half_close_timeout_ms)
+			ms = MIN(ms, listener->half_close_timeout_ms / SWEEP_PART);
+		if (listener->max_lifetime_ms)
+			ms = MIN(ms, listener->max_lifetime_ms / SWEEP_PART_LIFETIME);
 	}
 	return MAX(ms, SWEEP_MIN_MS);
 }

@@ -211,6 +211,9 @@ static int take_conf(struct worker *worker, const struct handover *handover, uns
 	err = spread(worker, generation, handover);
 	health_set(worker->health, generation);
 	make_current(worker, generation);
+	/* More room, or more servers, for those that wait. */
+	for (unsigned int i = 0; i < generation->conf->nbackends; i++)
+		queue_grant(generation->queues[i]);
 	forget_sockets(worker, handover);
 	return err;
 }

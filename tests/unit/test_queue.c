@@ -81,7 +81,8 @@ static void who_leaves_is_never_woken(void **state)
 	for (int i = 0; i < 3; i++)
 		queue_join(queue, &tickets[i], false);
 	assert_true(queue_leave(queue, &tickets[1]));
-	queue_grant_all(queue);
+	for (int i = 0; i < 3; i++)
+		queue_grant(queue);
 	assert_int_equal(nwoken, 2);
 	assert_ptr_equal(woken[0], &tickets[0]);
 	assert_ptr_equal(woken[1], &tickets[2]);
