@@ -48,30 +48,18 @@ static void pause_over_cb(struct ev_loop *ev, ev_timer *timer, int revents)
 	ev_io_start(ev, &acceptor->io);
 }
 
-static uint64_t listener_active(struct stats *stats, unsigned int slot)
-{
-	uint64_t active = 0;
-
-	for (unsigned int t = 0; t < stats->threads; t++) {
-		const struct stats_listener *counters = stats_listener_of(stats, t, slot);
-
-		active += stats_get(&counters->sessions);
-		for (unsigned int r = 0; r < END_REASON_COUNT; r++)
-			active -= stats_get(&counters->ended[r]);
-	}
-	return active;
-}
-
-static bool full(const struct acceptor *acceptor)
+/* Takes a place first and asks then: two threads that both ask first would both come in. */
+static bool reserve(const struct acceptor *acceptor)
 {
 	const struct session_home *home = acceptor->set->home;
 	const struct conf_listener *conf = listener_of(acceptor);
+	uint32_t all = atomic_fetch_add(home->sessions_active, 1);
+	uint32_t here = atomic_fetch_add(&home->stats->listener_active[conf->slot], 1);
 
-	if (atomic_load_explicit(home->sessions_active, memory_order_relaxed) >=
-		acceptor->set->max_sessions)
+	if (all < acceptor->set->max_sessions && (!conf->max_sessions || here < conf->max_sessions))
 		return true;
-	/* Added up over the threads only where the limit is set. */
-	return conf->max_sessions && listener_active(home->stats, conf->slot) >= conf->max_sessions;
+	session_give_place(home, conf);
+	return false;
 }
 
 static bool limited(const struct conf_listener *conf)
@@ -104,7 +92,8 @@ static bool client_over(const struct acceptor *acceptor, const struct addr *clie
 	return false;
 }
 
-/* False: the client may not come in, for *ret. The cheapest question first. */
+/* False: the client may not come in, for *ret. The cheapest question first. True: it has a place.
+ */
 static bool admit(const struct acceptor *acceptor, const struct addr *client,
 	struct client **ret_counted, enum reject_reason *ret)
 {
@@ -118,9 +107,12 @@ static bool admit(const struct acceptor *acceptor, const struct addr *client,
 		!cidr_allows(generation->proxies[acceptor->socket.listener], client))
 		return false;
 	*ret = REJECT_MAX_SESSIONS;
-	if (full(acceptor))
+	if (!reserve(acceptor))
 		return false;
-	return !limited(listener_of(acceptor)) || !client_over(acceptor, client, ret_counted, ret);
+	if (!limited(listener_of(acceptor)) || !client_over(acceptor, client, ret_counted, ret))
+		return true;
+	session_give_place(acceptor->set->home, listener_of(acceptor));
+	return false;
 }
 
 static void reject(const struct acceptor *acceptor, int fd, enum reject_reason reason)

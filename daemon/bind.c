@@ -231,8 +231,6 @@ static int bind_thread(
 		kept->kept = true;
 		bound.fd = kept->fd;
 		bound.id = kept->id;
-		if (bound.tcp)
-			tune_tcp(bound.fd, b->conf);
 		return add(ret, &bound);
 	}
 	bound.fd = open_one(&b->addr, b->conf, thread == 0 && !port_is_ours(old, b->wanted));
@@ -310,6 +308,13 @@ void bind_close(struct bounds *bounds)
 void bind_close_replaced(struct bounds *old)
 {
 	close_some(old, false);
+}
+
+void bind_tune_kept(const struct conf *conf, const struct bounds *bounds)
+{
+	for (unsigned int i = 0; i < bounds->n; i++)
+		if (bounds->v[i].kept && bounds->v[i].tcp)
+			tune_tcp(bounds->v[i].fd, &conf->listeners[bounds->v[i].listener]);
 }
 
 int bind_service(const struct addr *addr, unsigned int mode)

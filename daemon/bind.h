@@ -33,6 +33,9 @@ struct bounds {
 MUST_CHECK int bind_listeners(
 	const struct conf *conf, unsigned int threads, struct bounds *old, struct bounds *ret);
 
+/* Keepalive and the like of what was kept: only when the new configuration stands. */
+void bind_tune_kept(const struct conf *conf, const struct bounds *bounds);
+
 /* Closes all, or after a successful bind_listeners() those that were not kept; frees the set. */
 void bind_close(struct bounds *bounds);
 void bind_close_replaced(struct bounds *old);

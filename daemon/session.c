@@ -100,6 +100,12 @@ static void close_end(struct session *session, unsigned int end, bool orderly)
 	session->ends[end].watch.fd = -1;
 }
 
+void session_give_place(const struct session_home *home, const struct conf_listener *listener)
+{
+	atomic_fetch_sub(home->sessions_active, 1);
+	atomic_fetch_sub(&home->stats->listener_active[listener->slot], 1);
+}
+
 static void count_end(struct session *session, enum end_reason reason)
 {
 	struct stats_listener *counters = session_listener_stats(session);
@@ -107,7 +113,7 @@ static void count_end(struct session *session, enum end_reason reason)
 
 	stats_add(&counters->ended[reason], 1);
 	stats_observe(&counters->session_duration, us);
-	atomic_fetch_sub_explicit(session->home->sessions_active, 1, memory_order_relaxed);
+	session_give_place(session->home, session->conf);
 	log_debug("session %llu ended: %s, %llu us, c2s %llu, s2c %llu bytes",
 		(unsigned long long)session->id, end_reason_names[reason], (unsigned long long)us,
 		(unsigned long long)(session->dirs[DIR_C2S].reported_relay +
@@ -256,6 +262,7 @@ static void refuse(struct session_home *home, const struct session_start *start)
 
 	stats_add(&counters->rejected[REJECT_NO_MEMORY], 1);
 	clients_leave(start->counted, now_ns());
+	session_give_place(home, start->listener);
 	sockmap_abort(start->client_fd);
 	close(start->client_fd);
 }
@@ -287,7 +294,6 @@ void session_accept(struct session_home *home, const struct session_start *start
 	for (unsigned int dir = 0; dir < DIR_COUNT; dir++)
 		session->dirs[dir].path = start->spliceable ? DIR_SOCKMAP : DIR_RELAY;
 	stats_add(&session_listener_stats(session)->sessions, 1);
-	atomic_fetch_add_explicit(home->sessions_active, 1, memory_order_relaxed);
 	if (loop_watch_set(home->loop, &session->ends[END_CLIENT].watch, client_events(start)))
 		session_abort(session, END_NO_MEMORY);
 	else

@@ -115,7 +115,10 @@ struct session_start {
 	struct client *counted; /* its place in home->clients */
 	bool spliceable;
 };
-/* Takes the accepted socket and the client's place, whatever happens. */
+/* The place that a session has among max_sessions, of its listener and of all. */
+void session_give_place(const struct session_home *home, const struct conf_listener *listener);
+
+/* Takes the accepted socket and both places, the client's and the listener's, whatever happens. */
 void session_accept(struct session_home *home, const struct session_start *start);
 
 /* From the verdict program, for the socket with this cookie. */

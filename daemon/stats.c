@@ -44,6 +44,7 @@ static size_t mapping_size(unsigned int threads)
 	return round_up(sizeof(struct stats)) + round_up(threads * sizeof(struct stats_thread)) +
 	       threads * (LISTENER_ROW + SERVER_ROW) +
 	       round_up(STATS_SERVERS_MAX * sizeof(struct server_state)) +
+	       round_up(STATS_LISTENERS_MAX * sizeof(_Atomic uint32_t)) +
 	       round_up(STATS_LISTENERS_MAX * sizeof(struct stats_name)) +
 	       round_up(STATS_SERVERS_MAX * sizeof(struct stats_name));
 }
@@ -71,6 +72,7 @@ int stats_create(unsigned int threads, struct stats **ret)
 	stats->listener = carve(&at, threads * LISTENER_ROW);
 	stats->server = carve(&at, threads * SERVER_ROW);
 	stats->server_state = carve(&at, STATS_SERVERS_MAX * sizeof(*stats->server_state));
+	stats->listener_active = carve(&at, STATS_LISTENERS_MAX * sizeof(_Atomic uint32_t));
 	stats->listener_names = carve(&at, STATS_LISTENERS_MAX * sizeof(struct stats_name));
 	stats->server_names = carve(&at, STATS_SERVERS_MAX * sizeof(struct stats_name));
 	*ret = stats;
@@ -114,6 +116,8 @@ void stats_worker_died(struct stats *stats)
 {
 	unsigned int i, j;
 
+	for (i = 0; i < stats->listeners; i++)
+		stats->listener_active[i] = 0;
 	for (i = 0; i < stats->threads; i++) {
 		struct stats_thread *thread = &stats->thread[i];
 

@@ -84,6 +84,8 @@ struct stats {
 	struct stats_listener *listener; /* [threads][STATS_LISTENERS_MAX] */
 	struct stats_server *server; /* [threads][STATS_SERVERS_MAX] */
 	struct server_state *server_state; /* [STATS_SERVERS_MAX] */
+	/* Sessions now, of all threads: what max_sessions counts. [STATS_LISTENERS_MAX] */
+	_Atomic uint32_t *listener_active;
 	struct stats_name *listener_names; /* [STATS_LISTENERS_MAX] */
 	struct stats_name *server_names; /* [STATS_SERVERS_MAX] */
 };

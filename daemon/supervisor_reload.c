@@ -22,6 +22,7 @@ static void reload_failed(struct supervisor *sup, const char *why)
 /* The worker serves it: the old one is history. */
 static void reload_done(struct supervisor *sup)
 {
+	bind_tune_kept(sup->reload.conf, &sup->reload.bounds);
 	bind_close_replaced(&sup->bounds);
 	sup->bounds = sup->reload.bounds;
 	for (unsigned int i = 0; i < sup->bounds.n; i++)
