@@ -166,11 +166,18 @@ static int build(struct session *session, uint8_t *out, size_t size)
 	const struct session_proxied *proxied = session->proxied;
 	struct addr src, dst = {.len = sizeof(dst.un)};
 
-	session_client_addr(session, &src);
-	if (proxied)
+	if (proxied) {
+		src = proxied->src;
 		dst = proxied->dst;
-	else if (getsockname(session->ends[END_CLIENT].watch.fd, &dst.sa, &dst.len) < 0)
-		dst.len = 0;
+	} else {
+		session_client_addr(session, &src);
+		if (getsockname(session->ends[END_CLIENT].watch.fd, &dst.sa, &dst.len) < 0)
+			dst.len = 0;
+		/* The path of our own listener tells a server nothing, and some refuse the family.
+		 */
+		if (addr_is_unix(&src) || addr_is_unix(&dst))
+			src.len = dst.len = 0;
+	}
 	if (session->backend->conf->send_proxy == SEND_PROXY_V1)
 		return proxy_build_v1(&src, &dst, out, size);
 	return proxy_build_v2(&src, &dst, proxied ? proxied->tlvs : NULL,

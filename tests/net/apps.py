@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 
 import pattern
-from peer import SCALE, wait_until
+from peer import wait_until
+from settings import SCALE
 from stage import PORTS
 
 
@@ -138,7 +139,7 @@ class Redis(Server):
 
 
 def redis_benchmark(port, requests, *options):
-    output = run("redis-benchmark", "-h", "127.0.0.1", "-p", port, "-n", requests, "-c", 16, "-q", *options)
+    output = run("redis-benchmark", "-h", "127.0.0.1", "-p", port, "-n", requests, "-c", 16, "-q", *options, timeout=600)
     assert "rror" not in output, output
     return output
 

@@ -13,6 +13,7 @@ import zlib
 import pytest
 
 import daemon as daemons
+from settings import HERE
 from stage import MODES, Cast, Stage
 
 
@@ -55,7 +56,7 @@ def cast():
 def peer_program(tmp_path_factory):
     """peer.c, compiled."""
     program = tmp_path_factory.mktemp("peer") / "peer"
-    source = os.path.join(daemons.HERE, "peer.c")
+    source = os.path.join(HERE, "peer.c")
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", program, source], check=True)
     return str(program)
 

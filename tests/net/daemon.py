@@ -5,38 +5,16 @@ import http.client
 import os
 import re
 import resource
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 
-from peer import SCALE, Stuck, wait_until
+from peer import Stuck, wait_until
+from settings import SCALE, program
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
-DIRECT = os.environ.get("SHUNT_DIRECT") == "1"
-TICKS = os.sysconf("SC_CLK_TCK")
 TROUBLE = re.compile(r"\berror\b|\bBUG\b|Sanitizer|runtime error:|assert", re.IGNORECASE)
-
-
-def program():
-    """The command that is tested, without its options."""
-    if DIRECT:
-        return [sys.executable, os.path.join(HERE, "forwarder.py")]
-    wrap = shlex.split(os.environ.get("SHUNT_WRAP", ""))
-    return wrap + [os.environ.get("SHUNTD", os.path.join(REPO, "build", "shuntd"))]
-
-
-def is_sanitized():
-    """Does the program carry a sanitizer? Then its memory and CPU say nothing."""
-    if DIRECT:
-        return False
-    with open(program()[-1], "rb") as file:
-        data = file.read()
-    return b"__asan_init" in data or b"__tsan_init" in data
 
 
 class Metrics(dict):

@@ -2,7 +2,6 @@
 """One end of a proxied connection, and background tasks that drive several ends at once."""
 
 import errno
-import os
 import select
 import socket
 import struct
@@ -10,10 +9,9 @@ import threading
 import time
 
 import pattern
+from settings import SCALE
 
-SCALE = float(os.environ.get("SHUNT_TIME_SCALE", "1"))  # for sanitizer builds
 TIMEOUT = 30 * SCALE
-SLOW = 0.03
 ABORT_ERRNOS = {errno.ECONNRESET, errno.EPIPE}
 TCP_STATES = (
     "? ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING NEW_SYN_RECV"
@@ -30,12 +28,6 @@ class CleanEof(AssertionError):
 
 class Stuck(AssertionError):
     """Nothing moved until the deadline."""
-
-
-def waited_for_cpu():
-    """Seconds for which this thread was ready to run and did not."""
-    with open("/proc/thread-self/schedstat") as file:
-        return int(file.read().split()[1]) / 1e9
 
 
 def wait_until(what, condition, timeout=TIMEOUT, interval=0.01):
@@ -65,7 +57,7 @@ class Peer:
         self.received = 0
         self.error = None  # the errno of an abort that any call on this socket met
         self.max_gap = 0.0  # longest wait for data in read()
-        self.why_slow = None  # asked once a wait is SLOW: a reason why the wait does not count, or None
+        self.clock = None  # measures the waits in another way: see gaps.py
         self.excused = []  # (seconds, reason) of the waits that did not count
 
     def __str__(self):
@@ -154,18 +146,12 @@ class Peer:
         return self.received - start
 
     def _wait_input(self, end, what):
-        before, late, reason = time.monotonic(), 0.0, None
-        if self.why_slow:
-            poller = select.poll()
-            poller.register(self.sock, select.POLLIN)
-            if not poller.poll(SLOW * 1000):
-                reason = self.why_slow()
-                late = waited_for_cpu()
-                self.wait(select.POLLIN, end, what)
-                late = waited_for_cpu() - late
-        else:
+        if not self.clock:
+            before = time.monotonic()
             self.wait(select.POLLIN, end, what)
-        gap = time.monotonic() - before - late
+            self.max_gap = max(self.max_gap, time.monotonic() - before)
+            return
+        gap, reason = self.clock.time(self, end, what)
         if reason:
             self.excused.append((gap, reason))
         else:

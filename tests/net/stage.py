@@ -7,8 +7,8 @@ import random
 import select
 import socket
 
+import gaps
 import netns
-import proctcp
 from daemon import Daemon
 from peer import TIMEOUT, Peer, Stuck
 
@@ -219,28 +219,8 @@ class Stage:
         return client, server
 
     def watch(self, sender, reader):
-        """Waits of the reader count in max_gap only when it is the proxy that keeps the bytes.
-
-        TCP may do so too: a full receive buffer makes the kernel drop segments, and the retransmission of a dropped
-        one waits for its timer even though the reader is awake again. It is TCP's doing when many bytes are in the
-        write queue of the proxy's socket towards the reader, or when the sender waits for a timer although the
-        proxy has read everything."""
-        topology = self.network.topology
-        sending = topology and (topology.client if "client" in sender.name else topology.server)
-        to_reader = reader.sock.getpeername(), reader.sock.getsockname()
-        from_sender = sender.sock.getpeername(), sender.sock.getsockname()
-
-        def why():
-            last = proctcp.row(*to_reader, self.network.proxy)
-            if last and last.unacked >= 131072:
-                return f"TCP towards the reader: {last}"
-            first, own = proctcp.row(*from_sender, self.network.proxy), proctcp.row(*from_sender[::-1], sending)
-            if first and own and last and not first.unread and not last.unacked and own.timer in (1, 4) and own.unacked:
-                return f"TCP of the sender: {own}"
-            print(f"slow, and not because of TCP: sender {own}; proxy {first} and {last}")
-            return None
-
-        reader.why_slow = why
+        """From now on max_gap of the reader counts only what is the proxy's doing."""
+        reader.clock = gaps.Clock(self, sender, reader)
         reader.max_gap = 0.0
         return reader
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from daemon import cpu_seconds, is_sanitized
-from peer import SCALE, TIMEOUT, Task, together
+from daemon import cpu_seconds
+from peer import TIMEOUT, Task, together
+from settings import SCALE, is_sanitized
 from stage import LOOPBACK
 from tracing import backlog_runs
 

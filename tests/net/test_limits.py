@@ -13,8 +13,9 @@ import time
 import pytest
 
 import bpfmap
-from daemon import DIRECT, cpu_seconds, is_sanitized, rss_kib, voluntary_switches
-from peer import SCALE, TIMEOUT, Reset, Task, together, wait_until
+from daemon import cpu_seconds, rss_kib, voluntary_switches
+from peer import TIMEOUT, Reset, Task, together, wait_until
+from settings import DIRECT, SCALE, is_sanitized
 from stage import LOOPBACK, PORTS, accept, shown
 
 KB, MB = 1024, 1024 * 1024

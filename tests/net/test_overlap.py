@@ -114,7 +114,7 @@ class Case:
 
     def wait(self, received):
         """Until the reader has so much. With a parser the bytes may be stuck or the connection gone: go on then."""
-        limit = TIMEOUT if self.stage.mode.trims else 0.3
+        limit = TIMEOUT if self.stage.mode.trims else 0.1
         end = time.monotonic() + limit
         while self.reader.received < received and not self.reading.done() and time.monotonic() < end:
             time.sleep(0.0005)

@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from daemon import Daemon, Metrics, http_get, program, state_of
-from peer import SCALE, TIMEOUT, Task, together, wait_until
+from daemon import Daemon, Metrics, http_get, state_of
+from peer import TIMEOUT, Task, together, wait_until
+from settings import SCALE, program
 from stage import LOOPBACK, PORTS, shown
 
 KB, MB = 1024, 1024 * 1024
